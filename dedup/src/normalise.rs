@@ -1,0 +1,177 @@
+//! When two texts count as the same: exactly, and for comparing shingles.
+//!
+//! In: a text. Out: a normalised text, or a 128-bit key. Left to others: splitting into words.
+//! The normalisation is FineWeb's (datatrove `utils/text.py`: lower case, numbers to 0, punctuation to space, white space
+//! collapsed, NFD with marks removed); we differ in taking every character that is neither letter, digit nor mark as
+//! punctuation, and in keeping marks that are letters in their script (combining class 0, such as Devanagari vowels).
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::canonical_combining_class;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+/// 128-bit key of the text as it is, byte for byte.
+pub fn text_hash(text: &str) -> u128 {
+    xxh3_128(text.as_bytes())
+}
+
+/// 128-bit key that is equal for texts that are equal after runs of white space become one space (none at the ends) and
+/// Unicode form NFC.
+pub fn exact_key(text: &str) -> u128 {
+    let mut hash = Xxh3::new();
+    let mut composed = String::new();
+    for (index, word) in text.split_whitespace().enumerate() {
+        if index > 0 {
+            hash.update(b" ");
+        }
+        if word.is_ascii() {
+            hash.update(word.as_bytes());
+        } else {
+            composed.clear();
+            composed.extend(word.nfc());
+            hash.update(composed.as_bytes());
+        }
+    }
+    hash.digest128()
+}
+
+/// The text as it is compared: lower case, each run of digits `0`, letters without accents, everything else one space.
+pub fn normalise(text: &str) -> String {
+    let mut out = String::new();
+    normalise_into(text, &mut out);
+    out
+}
+
+/// [`normalise`] into a buffer, which is cleared first.
+pub(crate) fn normalise_into(text: &str, out: &mut String) {
+    out.clear();
+    out.reserve(text.len());
+    let mut last = Last::Start;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let ascii = rest.bytes().position(|byte| !byte.is_ascii()).unwrap_or(rest.len());
+        for byte in rest[..ascii].bytes() {
+            last = push(out, last, ASCII[usize::from(byte)], char::from(byte.to_ascii_lowercase()));
+        }
+        rest = &rest[ascii..];
+        let other = rest.bytes().position(|byte| byte.is_ascii()).unwrap_or(rest.len());
+        for letter in rest[..other].chars() {
+            last = push_other(out, last, letter);
+        }
+        rest = &rest[other..];
+    }
+    if out.ends_with(' ') {
+        out.pop();
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Letter,
+    Digit,
+    Other,
+}
+
+/// What was written last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Start,
+    Space,
+    Digit,
+    Letter,
+}
+
+const ASCII: [Class; 128] = {
+    let mut table = [Class::Other; 128];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphabetic() {
+            table[byte as usize] = Class::Letter;
+        } else if byte.is_ascii_digit() {
+            table[byte as usize] = Class::Digit;
+        }
+        byte += 1;
+    }
+    table
+};
+
+#[inline]
+fn push(out: &mut String, last: Last, class: Class, lower: char) -> Last {
+    match (class, last) {
+        (Class::Letter, _) => {
+            out.push(lower);
+            Last::Letter
+        }
+        (Class::Digit, Last::Digit) => last,
+        (Class::Digit, _) => {
+            out.push('0');
+            Last::Digit
+        }
+        (Class::Other, Last::Start | Last::Space) => last,
+        (Class::Other, _) => {
+            out.push(' ');
+            Last::Space
+        }
+    }
+}
+
+fn push_other(out: &mut String, mut last: Last, letter: char) -> Last {
+    // Han and Hangul have no case and no accents, and decomposing them costs most of the time.
+    if matches!(letter, '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}') {
+        return push(out, last, Class::Letter, letter);
+    }
+    for letter in letter.to_lowercase().nfd() {
+        last = match letter {
+            _ if canonical_combining_class(letter) != 0 => last,
+            _ if letter.is_numeric() => push(out, last, Class::Digit, '0'),
+            _ if is_letter(letter) => push(out, last, Class::Letter, letter),
+            _ => push(out, last, Class::Other, ' '),
+        };
+    }
+    last
+}
+
+/// Letters, and the marks of combining class 0 that belong to a word.
+fn is_letter(letter: char) -> bool {
+    letter.is_alphabetic() || unicode_normalization::char::is_combining_mark(letter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_normalised() {
+        let rows = [
+            ("", ""),
+            ("word", "word"),
+            ("  Hello,\tWORLD! ", "hello world"),
+            ("in 1999 and 3.14", "in 0 and 0 0"),
+            ("v2beta10", "v0beta0"),
+            ("Crème Brûlée", "creme brulee"),
+            ("İstanbul ΌΣΑ", "istanbul οσα"),
+            ("«你好»，世界！", "你好 世界"),
+            ("हिन्दी में", "हिनदी में"),
+            ("한국어 12", "한국어 0"),
+            ("٣٤ ½", "0 0"),
+            ("don't stop", "don t stop"),
+            ("!!! --- ...", ""),
+            ("emoji \u{1f600} here", "emoji here"),
+        ];
+        for (text, wanted) in rows {
+            assert_eq!(normalise(text), wanted, "{text}");
+            assert_eq!(normalise(&normalise(text)), wanted, "twice: {text}");
+        }
+    }
+
+    #[test]
+    fn exact_keys_see_through_white_space_and_unicode_form_only() {
+        assert_eq!(exact_key(" a\u{a0}b\nc "), exact_key("a b c"));
+        assert_eq!(exact_key("caf\u{e9}"), exact_key("cafe\u{301}"));
+        assert_eq!(exact_key(""), exact_key(" \n"));
+        assert_eq!(exact_key("a b"), xxh3_128(b"a b"));
+        for other in ["a bc", "ab c", "A b c", "a b, c", ""] {
+            assert_ne!(exact_key("a b c"), exact_key(other), "{other}");
+        }
+        assert_ne!(text_hash("a b"), text_hash("a  b"));
+    }
+}

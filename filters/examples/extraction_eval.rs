@@ -1,0 +1,105 @@
+//! Scores the extractor on a benchmark of real pages: `cargo run --release -p filters --example extraction_eval -- DIR`.
+//!
+//! In: a directory with `html/ID.html` and either `ground-truth/ID.json` (WCXB) or `ground-truth.json`
+//! (article-extraction-benchmark). Out: mean precision, recall and F1 over word multisets, overall and per page type,
+//! and speed on one core. `--dump DIR` writes each page's text, `--types` limits nothing but is always shown.
+//! Metric: WCXB `evaluate.py` (words are runs of letters, digits and `_`, lower-cased).
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use filters::charset;
+use filters::extract::{ExtractConfig, extract};
+use serde_json::Value;
+
+struct Case {
+    id: String,
+    page_type: String,
+    html: PathBuf,
+    url: Option<String>,
+    truth: String,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let dir = PathBuf::from(args.next().ok_or("usage: extraction_eval DIR [--dump DIR]")?);
+    let dump = (args.next().as_deref() == Some("--dump")).then(|| args.next().map(PathBuf::from)).flatten();
+    let mut scores: BTreeMap<String, Vec<[f64; 3]>> = BTreeMap::new();
+    let (mut bytes, mut elapsed, mut lines) = (0, 0.0, String::new());
+    for case in cases(&dir)? {
+        let raw = std::fs::read(&case.html)?;
+        let started = Instant::now();
+        let html = charset::decode(&raw, None).text;
+        let page = extract(&html, case.url.as_deref(), &ExtractConfig::default());
+        elapsed += started.elapsed().as_secs_f64();
+        bytes += raw.len();
+        let text = page.map(|page| page.text).unwrap_or_default();
+        let score = word_score(&text, &case.truth);
+        lines += &format!("{} {} {:.3} {:.3} {:.3}\n", case.id, case.page_type, score[2], score[0], score[1]);
+        if let Some(dump) = &dump {
+            std::fs::write(dump.join(format!("{}.txt", case.id)), &text)?;
+        }
+        scores.entry("all".to_owned()).or_default().push(score);
+        scores.entry(case.page_type).or_default().push(score);
+    }
+    if let Some(dump) = &dump {
+        std::fs::write(dump.join("scores"), lines)?;
+    }
+    println!("{:14} {:>5} {:>9} {:>9} {:>9}", "pages of type", "n", "precision", "recall", "F1");
+    for (name, rows) in &scores {
+        let mean = |i: usize| rows.iter().map(|row| row[i]).sum::<f64>() / rows.len() as f64;
+        println!("{name:14} {:>5} {:>9.4} {:>9.4} {:>9.4}", rows.len(), mean(0), mean(1), mean(2));
+    }
+    println!("{:.1} MB of HTML in {elapsed:.2} s on one core: {:.1} MB/s", bytes as f64 / 1e6, bytes as f64 / 1e6 / elapsed);
+    Ok(())
+}
+
+fn cases(dir: &Path) -> Result<Vec<Case>, Box<dyn Error>> {
+    let html = |id: &str| dir.join("html").join(format!("{id}.html"));
+    let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+    let mut out = Vec::new();
+    if dir.join("ground-truth.json").exists() {
+        let all: BTreeMap<String, Value> = serde_json::from_slice(&std::fs::read(dir.join("ground-truth.json"))?)?;
+        for (id, truth) in all {
+            let (html, truth, url) = (html(&id), text(&truth["articleBody"]), truth["url"].as_str().map(str::to_owned));
+            out.push(Case { html, page_type: "article".to_owned(), url, truth, id });
+        }
+        return Ok(out);
+    }
+    for entry in std::fs::read_dir(dir.join("ground-truth"))? {
+        let path = entry?.path();
+        let json: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        let id = path.file_stem().and_then(|stem| stem.to_str()).ok_or("file name is not text")?.to_owned();
+        let page_type = text(&json["_internal"]["page_type"]["primary"]);
+        let truth = text(&json["ground_truth"]["main_content"]);
+        out.push(Case { html: html(&id), page_type, url: json["url"].as_str().map(str::to_owned), truth, id });
+    }
+    out.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(out)
+}
+
+/// Precision, recall and F1 of the word multisets.
+fn word_score(predicted: &str, truth: &str) -> [f64; 3] {
+    let (predicted, n_predicted) = words(predicted);
+    let (truth, n_truth) = words(truth);
+    if n_predicted == 0 || n_truth == 0 {
+        return [f64::from(n_predicted == n_truth); 3];
+    }
+    let common: usize = truth.iter().map(|(word, n)| predicted.get(word).map_or(0, |m| *m.min(n))).sum();
+    let (precision, recall) = (common as f64 / n_predicted as f64, common as f64 / n_truth as f64);
+    let f1 = if common == 0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) };
+    [precision, recall, f1]
+}
+
+fn words(text: &str) -> (HashMap<String, usize>, usize) {
+    let mut counts = HashMap::new();
+    let mut total = 0;
+    let lower = text.to_lowercase();
+    for word in lower.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()) {
+        *counts.entry(word.to_owned()).or_insert(0) += 1;
+        total += 1;
+    }
+    (counts, total)
+}

@@ -1,0 +1,54 @@
+//! Measures how fast the rules are: `cargo run --release -p filters --example rules_speed -- TEXTS.jsonl [recipe]`.
+//!
+//! In: JSON lines with `text`. Out: megabytes of text per second of CPU time on one thread, best of five passes, and documents kept.
+
+use std::error::Error;
+use std::time::Instant;
+
+use filters::rules::{FilterConfig, measure, resolve};
+use filters::text::tokenize;
+use serde_json::Value;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let input = arguments.next().ok_or("usage: rules_speed TEXTS.jsonl [recipe]")?;
+    let recipe = arguments.next().unwrap_or_else(|| "fineweb".to_owned());
+    let mut texts = Vec::new();
+    for line in std::fs::read_to_string(input)?.lines() {
+        let row: Value = serde_json::from_str(line)?;
+        texts.push(row["text"].as_str().ok_or("a row without `text`")?.to_owned());
+    }
+    let rules = resolve(&FilterConfig { recipe: Some(recipe.clone()), ..Default::default() })?;
+    let bytes: usize = texts.iter().map(String::len).sum();
+    let mut values = vec![None; rules.len()];
+    let mut kept = 0;
+    let all = best_of_five(|| {
+        kept = 0;
+        for text in &texts {
+            measure(text, &rules, &mut values);
+            let keeps = rules.iter().zip(&values).all(|(rule, value)| value.is_none_or(|value| rule.keeps(value)));
+            kept += usize::from(keeps);
+        }
+    });
+    let words_only = best_of_five(|| texts.iter().for_each(|text| assert!(tokenize(text).chars <= text.len())));
+    let megabytes = bytes as f64 / 1e6;
+    println!("{} texts, {megabytes:.1} MB, recipe {recipe}, {} rules: {kept} kept", texts.len(), rules.len());
+    println!("rules {:.1} MB/s, of which tokenizing alone {:.1} MB/s", megabytes / all, megabytes / words_only);
+    Ok(())
+}
+
+fn best_of_five(mut pass: impl FnMut()) -> f64 {
+    let begin = Instant::now();
+    let seconds = |_| {
+        let start = cpu_seconds().unwrap_or_else(|| begin.elapsed().as_secs_f64());
+        pass();
+        cpu_seconds().unwrap_or_else(|| begin.elapsed().as_secs_f64()) - start
+    };
+    (0..5).map(seconds).fold(f64::INFINITY, f64::min)
+}
+
+/// Time that this thread has spent on a processor (Linux), so that a busy machine does not spoil the figure.
+fn cpu_seconds() -> Option<f64> {
+    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(statistics.split(' ').next()?.parse::<f64>().ok()? / 1e9)
+}

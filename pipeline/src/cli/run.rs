@@ -1,0 +1,60 @@
+//! `gristmill run`
+
+use super::progress::Terminal;
+use super::{Place, default_threads, parse_bytes};
+use crate::error::{Error, Result};
+use crate::execute;
+use crate::stage::Settings;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Run a manifest; running again goes on where it stopped and skips what is done.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  gristmill run manifests/quickstart.toml
+  gristmill run manifests/quickstart.toml --only unique --threads 1
+  gristmill run manifests/quickstart.toml --set lang.min_score=0.8")]
+pub struct Run {
+    #[command(flatten)]
+    place: Place,
+    /// Fragments worked on at a time and threads of the trainer; never changes a byte of the output.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Cap on the memory of query operators, e.g. 512MB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory_limit: Option<u64>,
+    /// Run this stage and what it needs, nothing else.
+    #[arg(long, value_name = "STAGE")]
+    only: Option<String>,
+    /// Print what would run and why, and stop (the same as `gristmill plan`).
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run {
+    pub(super) fn run(&self, json: bool) -> Result<()> {
+        if self.dry_run {
+            return super::plan::show(&self.place, json);
+        }
+        let (manifest, run) = self.place.load()?;
+        let threads = self.threads.unwrap_or_else(default_threads).max(1);
+        // The trainer's pool; its size never changes a result.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        let settings = Settings { threads, memory_limit_bytes: self.memory_limit };
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            // The first signal asks, the second ends at once; both are safe at any instant.
+            signal_hook::flag::register_conditional_shutdown(signal, 5, stop.clone())
+                .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
+                .map_err(Error::io("listen for signals in", &run))?;
+        }
+        let progress = Terminal::new(json);
+        let done = execute::run(&manifest, &run, self.only.as_deref(), &settings, &progress, &stop)?;
+        if json {
+            println!("{}", serde_json::json!({ "run": run, "ran": done.ran, "cached": done.cached, "elapsed_secs": done.elapsed_secs }));
+        } else {
+            eprintln!("{}: {} stages run, {} cached, {:.1} s", run.display(), done.ran, done.cached, done.elapsed_secs);
+        }
+        Ok(())
+    }
+}

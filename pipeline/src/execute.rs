@@ -1,0 +1,227 @@
+//! Runs a plan: stage after stage, each committed before the next starts. Running again is resuming.
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::manifest::{Manifest, Stage};
+use crate::plan::{self, Key};
+use crate::progress::{Event, Progress};
+use crate::receipt::{self, Receipt};
+use crate::stage::{self, Context, Settings};
+use crate::store::{OutputDir, durable, lock};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// A revision of a run: which output each stage had. Written to `RUN/history/`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// The manifest's text.
+    pub manifest: String,
+    /// Stage order and outputs: name, kind, fingerprint, digest, inputs.
+    pub stages: Vec<RevisionStage>,
+}
+
+/// One stage of a revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RevisionStage {
+    /// Stage name.
+    pub name: String,
+    /// Stage kind.
+    pub kind: String,
+    /// Fingerprint: the folder in the store.
+    pub fingerprint: String,
+    /// Output digest.
+    pub digest: String,
+    /// Input stages in order.
+    pub inputs: Vec<String>,
+    /// Stages named by options.
+    pub references: BTreeMap<String, Vec<String>>,
+}
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Stages that ran.
+    pub ran: usize,
+    /// Stages that were cached.
+    pub cached: usize,
+    /// Seconds in all.
+    pub elapsed_secs: f64,
+}
+
+/// Runs a manifest under `run`; `only` limits it to one stage and what it needs.
+pub fn run(manifest: &Manifest, run: &Path, only: Option<&str>, settings: &Settings, progress: &dyn Progress, stop: &AtomicBool) -> Result<Summary> {
+    let started = Instant::now();
+    let wanted = closure(manifest, only)?;
+    let _lock = lock::acquire(run)?;
+    let (least, free) = (plan::least_free_bytes(manifest)?, plan::free_bytes(run)?);
+    if free < least {
+        return Err(Error::Resources(format!(
+            "{} has {} MB free, this run needs at least {} MB\nhint: free some space or choose another place with --root",
+            run.display(), free >> 20, least >> 20
+        )));
+    }
+    let mut summary = Summary::default();
+    let mut done: BTreeMap<String, Dataset> = BTreeMap::new();
+    for stage in manifest.stages.iter().filter(|s| wanted.contains(&s.name)) {
+        let receipts = done.iter().map(|(n, d)| (n.clone(), d.receipt.clone())).collect();
+        let key = plan::key(stage, &manifest.folder, &receipts)?;
+        let path = plan::store_path(run, &key.fingerprint());
+        let receipt = match plan::finished(&path)? {
+            Some(receipt) => {
+                progress.event(Event::Cached { stage: &stage.name, rows: receipt.rows });
+                summary.cached += 1;
+                receipt
+            }
+            None => {
+                summary.ran += 1;
+                run_stage(manifest, stage, &key, &path, &done, settings, progress, stop)?
+            }
+        };
+        durable::switch_link(&PathBuf::from(".store").join(key.fingerprint()), &run.join(&stage.name))?;
+        done.insert(stage.name.clone(), Dataset { name: stage.name.clone(), path, receipt });
+    }
+    record(manifest, run, &done)?;
+    summary.elapsed_secs = started.elapsed().as_secs_f64();
+    Ok(summary)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one call, used once")]
+fn run_stage(
+    manifest: &Manifest, stage: &Stage, key: &Key, path: &Path, done: &BTreeMap<String, Dataset>,
+    settings: &Settings, progress: &dyn Progress, stop: &AtomicBool,
+) -> Result<Receipt> {
+    let started = Instant::now();
+    let out = OutputDir::open(path.to_path_buf())?;
+    let stale = path.join(receipt::RECEIPT);
+    if stale.exists() {
+        std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
+    }
+    durable::commit_json(path, plan::KEY, key)?;
+    let dataset = |name: &String| done.get(name).expect("stages run after what they need").clone();
+    let context = Context {
+        stage,
+        inputs: stage.inputs.iter().map(dataset).collect(),
+        references: stage.references.iter().map(|(k, ns)| (k.clone(), ns.iter().map(dataset).collect())).collect(),
+        out,
+        folder: &manifest.folder,
+        settings,
+        progress,
+        stop,
+        started,
+    };
+    let output = stage::run(&context)?;
+    let (mut files, counts, rows) = Receipt::from_fragments(&output.fragments);
+    files.dedup();
+    let receipt = Receipt {
+        stage: stage.name.clone(),
+        kind: stage.kind.to_string(),
+        version: stage.info().version,
+        fingerprint: key.fingerprint(),
+        output_digest: receipt::output_digest(&files),
+        rows,
+        counts,
+        files,
+        fragments: output.fragments.len(),
+        elapsed_secs: started.elapsed().as_secs_f64(),
+        metrics: output.metrics,
+    };
+    receipt.commit(path)?;
+    context.out.remove_side_files()?;
+    progress.event(Event::Finished { stage: &stage.name, rows, secs: receipt.elapsed_secs, note: &output.note });
+    Ok(receipt)
+}
+
+/// The named stage and all it needs; every stage if none is named.
+fn closure(manifest: &Manifest, only: Option<&str>) -> Result<BTreeSet<String>> {
+    let Some(only) = only else { return Ok(manifest.stages.iter().map(|s| s.name.clone()).collect()) };
+    if manifest.stage(only).is_none() {
+        let names: Vec<String> = manifest.stages.iter().map(|s| s.name.clone()).collect();
+        let hint = crate::manifest::nearest(only, &names).map(|n| format!("\nhint: did you mean `{n}`?")).unwrap_or_default();
+        return Err(Error::Manifest(format!("error: --only {only}: no such stage   (known: {}){hint}", names.join(", "))));
+    }
+    let mut wanted = BTreeSet::from([only.to_string()]);
+    for stage in manifest.stages.iter().rev() {
+        if wanted.contains(&stage.name) {
+            wanted.extend(stage.needs().cloned());
+        }
+    }
+    Ok(wanted)
+}
+
+/// Writes the revision, if it differs from the last one.
+fn record(manifest: &Manifest, run: &Path, done: &BTreeMap<String, Dataset>) -> Result<()> {
+    let stages = manifest.stages.iter().filter_map(|s| done.get(&s.name).map(|d| (s, d)));
+    let revision = Revision {
+        manifest: manifest.text.clone(),
+        stages: stages
+            .map(|(s, d)| RevisionStage {
+                name: s.name.clone(),
+                kind: s.kind.to_string(),
+                fingerprint: d.receipt.fingerprint.clone(),
+                digest: d.receipt.output_digest.clone(),
+                inputs: s.inputs.clone(),
+                references: s.references.clone(),
+            })
+            .collect(),
+    };
+    let history = run.join("history");
+    durable::create_dir_all(&history)?;
+    let (last, number) = last_revision(run)?.map_or((None, 0), |(r, n)| (Some(r), n));
+    if last.as_ref() != Some(&revision) {
+        durable::commit_json(&history, &format!("{:05}.json", number + 1), &json!(revision))?;
+    }
+    Ok(())
+}
+
+/// The newest revision of a run and its number.
+pub fn last_revision(run: &Path) -> Result<Option<(Revision, u64)>> {
+    let Ok(entries) = std::fs::read_dir(run.join("history")) else { return Ok(None) };
+    let numbers = entries.flatten().filter_map(|e| e.file_name().to_str()?.strip_suffix(".json")?.parse::<u64>().ok());
+    let Some(number) = numbers.max() else { return Ok(None) };
+    let path = run.join("history").join(format!("{number:05}.json"));
+    let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let revision = serde_json::from_slice(&text)
+        .map_err(|e| Error::Integrity(format!("{} is no revision: {e}\nhint: remove it and run again", path.display())))?;
+    Ok(Some((revision, number)))
+}
+
+/// The finished stages of a run, in plan order, as its newest revision names them (or its links, while there is none).
+pub fn datasets(run: &Path) -> Result<Vec<(RevisionStage, Dataset)>> {
+    let Some((revision, _)) = last_revision(run)? else { return linked(run) };
+    let open = |s: RevisionStage| Dataset::open(&s.name, plan::store_path(run, &s.fingerprint)).map(|d| (s, d));
+    revision.stages.into_iter().map(open).collect()
+}
+
+/// Finished stages by the links of a run that has not come to its end yet.
+fn linked(run: &Path) -> Result<Vec<(RevisionStage, Dataset)>> {
+    let entries = std::fs::read_dir(run).map_err(|_| {
+        Error::Manifest(format!("error: there is no run at {}\nhint: give the folder that `gristmill run` printed, e.g. runs/quickstart", run.display()))
+    })?;
+    let mut names: Vec<String> = entries.flatten().filter(|e| e.path().is_symlink()).map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|n| !n.starts_with('.'));
+    names.sort();
+    let mut found = Vec::new();
+    for name in names {
+        let path = std::fs::canonicalize(run.join(&name)).map_err(Error::io("follow", run.join(&name)))?;
+        let Some(receipt) = Receipt::read(&path)? else { continue };
+        let key: Option<Key> = std::fs::read(path.join(plan::KEY)).ok().and_then(|t| serde_json::from_slice(&t).ok());
+        let mut stage = RevisionStage {
+            name: name.clone(),
+            kind: receipt.kind.clone(),
+            fingerprint: receipt.fingerprint.clone(),
+            digest: receipt.output_digest.clone(),
+            inputs: Vec::new(),
+            references: BTreeMap::new(),
+        };
+        for input in key.iter().flat_map(|k| &k.inputs) {
+            let (role, name) = (input["role"].as_str().unwrap_or(""), input["stage"].as_str().unwrap_or("").to_string());
+            if role == "input" { stage.inputs.push(name) } else { stage.references.entry(role.into()).or_default().push(name) }
+        }
+        found.push((stage, Dataset { name, path, receipt }));
+    }
+    Ok(found)
+}

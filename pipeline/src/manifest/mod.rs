@@ -1,0 +1,378 @@
+//! The manifest: TOML in, a checked list of stages out, or every fault at once with its line and a way out.
+
+pub mod faults;
+pub mod kinds;
+mod nearest;
+pub mod reference;
+
+use crate::error::{Error, Result};
+use faults::{Fault, Faults};
+use kinds::{KindInfo, Output, StageOptions};
+pub use nearest::nearest;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A checked manifest.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Name of the run; its folder is `DIR/<name>`.
+    pub name: String,
+    /// Seed of every stage that does not set its own.
+    pub seed: u64,
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// Folder that paths in it are relative to.
+    pub folder: PathBuf,
+    /// Stages in an order in which every stage comes after those it reads.
+    pub stages: Vec<Stage>,
+    /// The text, kept with the run.
+    pub text: String,
+}
+
+/// One stage of a manifest.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Its name: the table and folder it makes.
+    pub name: String,
+    /// What is known of its kind.
+    pub kind: &'static str,
+    /// The stages it reads as inputs, in order.
+    pub inputs: Vec<String>,
+    /// Stages named by options, by option.
+    pub references: BTreeMap<String, Vec<String>>,
+    /// Its options.
+    pub options: StageOptions,
+    /// Its seed.
+    pub seed: u64,
+    /// Line of its table in the manifest, from 1.
+    pub line: usize,
+}
+
+impl Stage {
+    /// The kind's description.
+    pub fn info(&self) -> &'static KindInfo {
+        kinds::info(self.kind).expect("the kind was found when the manifest was read")
+    }
+
+    /// All stages it depends on: inputs, then references.
+    pub fn needs(&self) -> impl Iterator<Item = &String> {
+        self.inputs.iter().chain(self.references.values().flatten())
+    }
+}
+
+/// Keys every stage may have.
+const COMMON: [&str; 4] = ["kind", "input", "inputs", "seed"];
+
+/// A stage's table as read, before its kind is looked at.
+struct Raw {
+    name: String,
+    line: usize,
+    lines: BTreeMap<String, usize>,
+    values: Map<String, Value>,
+}
+
+impl Raw {
+    fn line_of(&self, key: &str) -> usize {
+        self.lines.get(key).copied().unwrap_or(self.line)
+    }
+}
+
+impl Manifest {
+    /// Reads and checks a manifest file; `sets` are `stage.key=value` overrides.
+    pub fn load(path: &Path, sets: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::Manifest(format!(
+                "error: cannot read the manifest {}: {e}\nhint: give the path of a TOML file, e.g. manifests/quickstart.toml",
+                path.display()
+            ))
+        })?;
+        Self::parse(&text, path, sets)
+    }
+
+    /// Checks the text of a manifest.
+    pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Self> {
+        let mut faults = Faults::new(path, text);
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for e in errors {
+            faults.at_offset(e.span().map_or(0, |s| s.start), e.message().to_string(), None);
+        }
+        if !faults.is_empty() {
+            return Err(faults.into());
+        }
+        let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        let mut manifest = Manifest {
+            name: String::new(),
+            seed: 0,
+            path: path.to_path_buf(),
+            folder,
+            stages: Vec::new(),
+            text: text.to_string(),
+        };
+        let mut raws = top_level(document.get_ref(), &mut manifest, &mut faults);
+        apply_sets(sets, &mut manifest, &mut raws, &mut faults);
+        for raw in &raws {
+            if let Some(stage) = check_stage(raw, manifest.seed, &mut faults) {
+                manifest.stages.push(stage);
+            }
+        }
+        check_edges(&raws, &manifest.stages, &mut faults);
+        for (stage, raw) in manifest.stages.iter().filter_map(|s| raws.iter().find(|r| r.name == s.name).map(|r| (s, r))) {
+            for f in crate::stage::check_assets(stage, &manifest.folder) {
+                faults.push(Fault { line: raw.line_of(&f.key), message: format!("{} (stage `{}`)", f.message, stage.name), hint: f.hint });
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults.into());
+        }
+        manifest.stages = order(manifest.stages, &mut faults);
+        if faults.is_empty() { Ok(manifest) } else { Err(faults.into()) }
+    }
+
+    /// A stage by name.
+    pub fn stage(&self, name: &str) -> Option<&Stage> {
+        self.stages.iter().find(|s| s.name == name)
+    }
+}
+
+fn top_level(document: &DeTable<'_>, manifest: &mut Manifest, faults: &mut Faults) -> Vec<Raw> {
+    let mut raws = Vec::new();
+    for (key, value) in document {
+        let at = key.span().start;
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("name", DeValue::String(name)) if is_name(name) => manifest.name = name.to_string(),
+            ("name", _) => faults.at_offset(value.span().start, "`name` must be a word of letters, digits, `_` and `-`".into(), None),
+            ("seed", DeValue::Integer(_)) => match json(value.get_ref()).as_u64() {
+                Some(seed) => manifest.seed = seed,
+                None => faults.at_offset(value.span().start, "`seed` must be a whole number from 0 up".into(), None),
+            },
+            ("seed", other) => faults.at_offset(value.span().start, format!("`seed` must be a number, got {}", other.type_str()), None),
+            ("stage", DeValue::Table(stages)) => {
+                for (name, table) in stages {
+                    raws.extend(raw_stage(name, table, faults));
+                }
+            }
+            ("stage", other) => faults.at_offset(value.span().start, format!("`stage` must be a table of stages, got {}", other.type_str()), None),
+            (other, _) => {
+                let known = ["name", "seed", "stage"];
+                faults.unknown(at, &format!("unknown field `{other}` in the manifest"), other, &known.map(String::from));
+            }
+        }
+    }
+    if manifest.name.is_empty() && !document.iter().any(|(k, _)| k.get_ref() == "name") {
+        faults.push(Fault { line: 1, message: "the manifest has no `name`".into(), hint: Some("add a first line such as  name = \"my-run\"".into()) });
+    }
+    if raws.is_empty() && faults.is_empty() {
+        faults.push(Fault { line: 1, message: "the manifest has no stage".into(), hint: Some("add one, e.g.  [stage.crawl]".into()) });
+    }
+    raws.sort_by_key(|r| r.line);
+    raws
+}
+
+fn raw_stage(name: &Spanned<std::borrow::Cow<'_, str>>, table: &Spanned<DeValue<'_>>, faults: &mut Faults) -> Option<Raw> {
+    let line = faults.line(name.span().start);
+    if !is_name(name.get_ref()) {
+        faults.at_offset(name.span().start, format!("stage name `{}` must be letters, digits and `_`", name.get_ref()), None);
+        return None;
+    }
+    let DeValue::Table(keys) = table.get_ref() else {
+        faults.at_offset(table.span().start, format!("stage `{}` must be a table, got {}", name.get_ref(), table.get_ref().type_str()), None);
+        return None;
+    };
+    let mut raw = Raw { name: name.get_ref().to_string(), line, lines: BTreeMap::new(), values: Map::new() };
+    for (key, value) in keys {
+        raw.lines.insert(key.get_ref().to_string(), faults.line(key.span().start));
+        raw.values.insert(key.get_ref().to_string(), json(value.get_ref()));
+    }
+    Some(raw)
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 64
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+fn json(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(s) => Value::String(s.to_string()),
+        DeValue::Integer(i) => i128::from_str_radix(&i.as_str().replace('_', ""), i.radix()).map_or(Value::Null, |n| {
+            u64::try_from(n).map(Value::from).or_else(|_| i64::try_from(n).map(Value::from)).unwrap_or(Value::Null)
+        }),
+        DeValue::Float(f) => f.as_str().replace('_', "").parse::<f64>().map_or(Value::Null, Value::from),
+        DeValue::Boolean(b) => Value::Bool(*b),
+        DeValue::Datetime(d) => Value::String(d.to_string()),
+        DeValue::Array(items) => Value::Array(items.iter().map(|i| json(i.get_ref())).collect()),
+        DeValue::Table(t) => Value::Object(t.iter().map(|(k, v)| (k.get_ref().to_string(), json(v.get_ref()))).collect()),
+    }
+}
+
+fn apply_sets(sets: &[String], manifest: &mut Manifest, raws: &mut [Raw], faults: &mut Faults) {
+    for set in sets {
+        let Some((target, value)) = set.split_once('=') else {
+            faults.push(Fault { line: 0, message: format!("--set {set}: expected stage.key=value"), hint: None });
+            continue;
+        };
+        let text = format!("v = {value}");
+        let value = match DeTable::parse(&text) {
+            Ok(table) => table.get_ref().iter().next().map(|(_, v)| json(v.get_ref())).unwrap_or(Value::Null),
+            Err(_) => Value::String(value.to_string()),
+        };
+        match target.split_once('.') {
+            None if target == "seed" => manifest.seed = value.as_u64().unwrap_or(manifest.seed),
+            Some((stage, key)) if raws.iter().any(|r| r.name == stage) => {
+                let raw = raws.iter_mut().find(|r| r.name == stage).expect("it was found one line up");
+                raw.values.insert(key.to_string(), value);
+            }
+            _ => {
+                let names: Vec<String> = raws.iter().map(|r| r.name.clone()).collect();
+                let hint = nearest(target.split('.').next().unwrap_or(target), &names).map(|n| format!("did you mean stage `{n}`?"));
+                faults.push(Fault { line: 0, message: format!("--set {set}: no such stage   (known: {})", names.join(", ")), hint });
+            }
+        }
+    }
+}
+
+fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
+    let names: Vec<String> = kinds::KINDS.iter().map(|k| k.name.to_string()).collect();
+    let Some(Value::String(kind)) = raw.values.get("kind") else {
+        faults.push(Fault { line: raw.line, message: format!("stage `{}` has no `kind`", raw.name), hint: Some(format!("one of: {}", names.join(", "))) });
+        return None;
+    };
+    let Some(info) = kinds::info(kind) else {
+        let hint = nearest(kind, &names).map(|n| format!("did you mean `{n}`?"));
+        faults.push(Fault { line: raw.line_of("kind"), message: format!("unknown kind `{kind}` in stage `{}`   (known: {})", raw.name, names.join(", ")), hint });
+        return None;
+    };
+    let mut table = raw.values.clone();
+    let inputs = take_inputs(&mut table, raw, faults);
+    let own_seed = table.contains_key("seed") && info.seeded;
+    let seed = if own_seed { table.remove("seed").and_then(|v| v.as_u64()).unwrap_or(seed) } else { seed };
+    table.remove("kind");
+    let mut references = BTreeMap::new();
+    for reference in info.references {
+        let named = table.remove(reference.key).map(|v| stage_names(&v));
+        match named {
+            Some(Some(names)) => drop(references.insert(reference.key.to_string(), names)),
+            Some(None) => faults.push(Fault { line: raw.line_of(reference.key), message: format!("`{}` in stage `{}` must name a stage", reference.key, raw.name), hint: None }),
+            None if reference.required => faults.push(Fault {
+                line: raw.line,
+                message: format!("stage `{}` needs `{}`, the name of a stage that makes a {:?}", raw.name, reference.key, reference.makes).to_lowercase(),
+                hint: None,
+            }),
+            None => {}
+        }
+    }
+    let mut known = kinds::option_names(kind);
+    known.extend(info.references.iter().map(|r| r.key.to_string()));
+    let mut whole = true;
+    for key in table.keys().filter(|k| !known.contains(k)).cloned().collect::<Vec<_>>() {
+        let mut all = known.clone();
+        all.extend(COMMON.iter().filter(|c| info.seeded || **c != "seed").map(|s| s.to_string()));
+        let message = format!("unknown field `{key}` in stage `{}`", raw.name);
+        faults.unknown_on_line(raw.line_of(&key), &message, &key, &all);
+        table.remove(&key);
+        whole = false;
+    }
+    let (least, most) = info.inputs;
+    if inputs.len() < least || inputs.len() > most {
+        let expected = if least == most { format!("{least}") } else { format!("{least} to {most}") };
+        faults.push(Fault { line: raw.line, message: format!("stage `{}` (kind {kind}) takes {expected} input(s), got {}", raw.name, inputs.len()), hint: Some("name them with  input = \"stage\"  or  inputs = [\"a\", \"b\"]".into()) });
+    }
+    match StageOptions::read(kind, &table) {
+        Ok(options) if whole => Some(Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line }),
+        Ok(options) => Some(Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line }),
+        Err(found) => {
+            for f in found {
+                faults.push(Fault { line: raw.line_of(&f.key), message: format!("`{}` in stage `{}`: {}", f.key, raw.name, f.message), hint: f.hint });
+            }
+            None
+        }
+    }
+}
+
+fn take_inputs(table: &mut Map<String, Value>, raw: &Raw, faults: &mut Faults) -> Vec<String> {
+    let mut inputs = Vec::new();
+    for key in ["input", "inputs"] {
+        if let Some(value) = table.remove(key) {
+            match stage_names(&value) {
+                Some(names) => inputs.extend(names),
+                None => faults.push(Fault { line: raw.line_of(key), message: format!("`{key}` in stage `{}` must name stages", raw.name), hint: None }),
+            }
+        }
+    }
+    inputs
+}
+
+fn stage_names(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(s) => Some(vec![s.clone()]),
+        Value::Array(items) => items.iter().map(|i| i.as_str().map(String::from)).collect(),
+        _ => None,
+    }
+}
+
+fn check_edges(raws: &[Raw], stages: &[Stage], faults: &mut Faults) {
+    let names: Vec<String> = raws.iter().map(|r| r.name.clone()).collect();
+    for stage in stages {
+        let raw = raws.iter().find(|r| r.name == stage.name).expect("stages come from raws");
+        let info = stage.info();
+        let wanted = |reference: &str| info.references.iter().find(|r| r.key == reference).map_or(info.reads, |r| r.makes);
+        let inputs = stage.inputs.iter().map(|n| ("inputs", n, info.reads));
+        let references = stage.references.iter().flat_map(|(key, ns)| ns.iter().map(move |n| (key.as_str(), n)));
+        for (key, name, expected) in inputs.chain(references.map(|(k, n)| (k, n, wanted(k)))) {
+            let line = if raw.lines.contains_key(key) { raw.line_of(key) } else { raw.line_of("input") };
+            if !names.contains(name) {
+                faults.unknown_on_line(line, &format!("stage `{}` reads `{name}`, which is no stage", stage.name), name, &names);
+            } else if let Some(source) = stages.iter().find(|s| s.name == *name) {
+                let makes = source.info().makes;
+                if makes != expected {
+                    faults.push(Fault {
+                        line,
+                        message: format!("stage `{}` needs a {} from `{name}`, which (kind {}) makes a {}", stage.name, word(expected), source.kind, word(makes)),
+                        hint: None,
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn word(output: Output) -> String {
+    format!("{output:?}").to_lowercase()
+}
+
+/// Orders stages so that each comes after those it needs, keeping the written order where it is free.
+fn order(stages: Vec<Stage>, faults: &mut Faults) -> Vec<Stage> {
+    let mut left = stages;
+    let mut done: Vec<Stage> = Vec::new();
+    while !left.is_empty() {
+        let ready = left.iter().position(|s| s.needs().all(|n| done.iter().any(|d| d.name == *n)));
+        match ready {
+            Some(i) => done.push(left.remove(i)),
+            None => {
+                faults.push(cycle(&left));
+                break;
+            }
+        }
+    }
+    done
+}
+
+fn cycle(left: &[Stage]) -> Fault {
+    let mut path: Vec<&Stage> = vec![&left[0]];
+    loop {
+        let last = path[path.len() - 1];
+        let next = last.needs().find_map(|n| left.iter().find(|s| s.name == *n)).expect("a stage that never gets ready needs one that does not either");
+        if let Some(start) = path.iter().position(|s| s.name == next.name) {
+            let mut names: Vec<&str> = path[start..].iter().map(|s| s.name.as_str()).collect();
+            names.push(&next.name);
+            let line = path[start].line;
+            return Fault { line, message: format!("the stages go in a circle: {}", names.join(" reads ")), hint: Some("take one of these inputs away".into()) };
+        }
+        path.push(next);
+    }
+}

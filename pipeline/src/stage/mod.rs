@@ -1,0 +1,226 @@
+//! One file per kind of stage: the glue between manifest, tables and the rooms that do the work.
+
+pub mod classifier;
+pub mod dedup;
+pub mod eval;
+pub mod export;
+pub mod extract;
+pub mod filter;
+pub mod grpo;
+pub mod ingest;
+pub mod language;
+pub mod model;
+pub mod pairs;
+pub mod preference;
+pub mod pretrain;
+pub mod rollout;
+mod rowlocal;
+pub mod sft;
+pub mod sql;
+pub mod tasks;
+pub mod tokenize;
+mod tokenizer;
+pub mod verdict;
+
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::manifest::Stage;
+use crate::manifest::kinds::{OptionFault, Options, StageOptions};
+use crate::progress::{Event, Progress};
+use crate::session;
+use crate::store::{FragmentRecord, OutputDir};
+use datafusion::prelude::SessionContext;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// Where a run works: none of it may change a byte of the output.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Fragments worked on at a time, and threads of the trainer.
+    pub threads: usize,
+    /// Cap on the memory of query operators, in bytes; None: no cap.
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// What a stage's code gets.
+pub struct Context<'a> {
+    /// The stage as the manifest has it.
+    pub stage: &'a Stage,
+    /// Its inputs, in order.
+    pub inputs: Vec<Dataset>,
+    /// Stages named by options, by option.
+    pub references: BTreeMap<String, Vec<Dataset>>,
+    /// Where it writes.
+    pub out: OutputDir,
+    /// Folder of the manifest.
+    pub folder: &'a Path,
+    /// Threads and memory.
+    pub settings: &'a Settings,
+    /// Who wants to hear about progress.
+    pub progress: &'a dyn Progress,
+    /// Set when the run should stop at the next safe point.
+    pub stop: &'a AtomicBool,
+    /// When the stage started, for rates only.
+    pub started: Instant,
+}
+
+/// What a stage's code gives back.
+#[derive(Default)]
+pub struct Output {
+    /// Its fragments, in order.
+    pub fragments: Vec<FragmentRecord>,
+    /// Measurements that may differ from run to run.
+    pub metrics: Value,
+    /// The line that sums it up.
+    pub note: String,
+}
+
+/// Runs one stage.
+pub fn run(context: &Context<'_>) -> Result<Output> {
+    match &context.stage.options {
+        StageOptions::Ingest(o) => ingest::run(context, o),
+        StageOptions::Extract(o) => extract::run(context, o),
+        StageOptions::Language(o) => language::run(context, o),
+        StageOptions::Filter(o) => filter::run(context, o),
+        StageOptions::Dedup(o) => dedup::run(context, o),
+        StageOptions::Sql(o) => sql::run(context, o),
+        StageOptions::Classifier(o) => classifier::run(context, o),
+        StageOptions::Tasks(o) => tasks::run(context, o),
+        StageOptions::Tokenizer(o) => tokenizer::run(context, o),
+        StageOptions::Tokenize(o) => tokenize::run(context, o),
+        StageOptions::Pretrain(o) => pretrain::run(context, o),
+        StageOptions::Sft(o) => sft::run(context, o),
+        StageOptions::Rollout(o) => rollout::run(context, o),
+        StageOptions::Verdict(o) => verdict::run(context, o),
+        StageOptions::Pairs(o) => pairs::run(context, o),
+        StageOptions::Preference(o) => preference::run(context, o),
+        StageOptions::Grpo(o) => grpo::run(context, o),
+        StageOptions::Eval(o) => eval::run(context, o),
+        StageOptions::Export(o) => export::run(context, o),
+    }
+}
+
+/// Files a stage reads beside its inputs: name in the key, path.
+fn assets(stage: &Stage, folder: &Path) -> std::result::Result<Vec<(String, PathBuf)>, OptionFault> {
+    match &stage.options {
+        StageOptions::Ingest(o) => ingest::files(o, folder),
+        StageOptions::Language(o) => Ok(language::files(o, folder)),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Faults of a stage's files: patterns that match nothing, models that are not there.
+pub fn check_assets(stage: &Stage, folder: &Path) -> Vec<OptionFault> {
+    match assets(stage, folder) {
+        Err(fault) => vec![fault],
+        Ok(files) => {
+            let missing = files.iter().filter(|(_, p)| !p.is_file());
+            missing.map(|(_, p)| OptionFault::new("model", format!("there is no file {}", p.display()))).collect()
+        }
+    }
+}
+
+/// blake3 of every file a stage reads, by name.
+pub fn asset_digests(stage: &Stage, folder: &Path) -> Result<BTreeMap<String, String>> {
+    let files = assets(stage, folder).map_err(|f| Error::Manifest(f.message))?;
+    let mut digests = BTreeMap::new();
+    for (name, path) in files {
+        digests.insert(name, crate::store::durable::hash_file(&path)?.0);
+    }
+    if let StageOptions::Language(o) = &stage.options {
+        digests.extend(language::builtin_digest(o));
+    }
+    Ok(digests)
+}
+
+/// Bytes of the files a stage reads.
+pub fn asset_bytes(stage: &Stage, folder: &Path) -> Result<u64> {
+    let files = assets(stage, folder).map_err(|f| Error::Manifest(f.message))?;
+    Ok(files.iter().filter_map(|(_, p)| std::fs::metadata(p).ok()).map(|m| m.len()).sum())
+}
+
+impl Context<'_> {
+    /// The stage's name.
+    pub fn name(&self) -> &str {
+        &self.stage.name
+    }
+
+    /// The one input of kinds that take one.
+    pub fn input(&self) -> &Dataset {
+        &self.inputs[0]
+    }
+
+    /// The stage an option names; kinds list their required ones in `KINDS`.
+    pub fn reference(&self, key: &str) -> Option<&Dataset> {
+        self.references.get(key).and_then(|d| d.first())
+    }
+
+    /// An error if the run was asked to stop.
+    pub fn check_stop(&self) -> Result<()> {
+        if self.stop.load(Ordering::SeqCst) {
+            return Err(Error::Interrupted(format!("stopped in stage `{}`; finished work is kept\nhint: run the same command again to go on", self.name())));
+        }
+        Ok(())
+    }
+
+    /// A session with this stage's share of the memory cap.
+    pub fn session(&self) -> Result<SessionContext> {
+        let share = self.settings.memory_limit_bytes.map(|b| b / self.settings.threads.max(1) as u64);
+        let spill = self.out.path.join("side").join("spill");
+        crate::store::durable::create_dir_all(&spill)?;
+        session::session(share, Some(&spill))
+    }
+
+    /// Runs `work` for every index not yet committed, several at a time, and gives all records in order.
+    pub fn fragments(&self, phase: &str, count: usize, work: impl Fn(usize) -> Result<FragmentRecord> + Sync) -> Result<Vec<FragmentRecord>> {
+        let records: Vec<Mutex<Option<FragmentRecord>>> = (0..count).map(|i| Mutex::new(self.out.fragment(phase, i))).collect();
+        let todo: Vec<usize> = (0..count).filter(|i| records[*i].lock().expect(UNPOISONED).is_none()).collect();
+        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(count - todo.len()));
+        let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        self.progress.event(Event::Started { stage: self.name(), kind: self.stage.kind, units: count as u64 });
+        let worker = || loop {
+            let Some(&index) = todo.get(next.fetch_add(1, Ordering::SeqCst)) else { return };
+            let result = self.check_stop().and_then(|()| work(index)).and_then(|mut record| {
+                record.index = index;
+                self.out.commit_fragment(phase, &record).map(|()| record)
+            });
+            match result {
+                Ok(record) => {
+                    *records[index].lock().expect(UNPOISONED) = Some(record);
+                    let done = done.fetch_add(1, Ordering::SeqCst) as u64 + 1;
+                    self.progress.event(Event::Advanced { stage: self.name(), done, units: count as u64, note: phase });
+                }
+                Err(e) => {
+                    let mut failure = failure.lock().expect(UNPOISONED);
+                    if failure.as_ref().is_none_or(|(i, _)| index < *i) {
+                        *failure = Some((index, e));
+                    }
+                    next.store(todo.len(), Ordering::SeqCst);
+                    return;
+                }
+            }
+        };
+        let threads = self.settings.threads.clamp(1, todo.len().max(1));
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, worker).expect("a thread starts because the system has room for one");
+            }
+            worker();
+        });
+        if let Some((_, e)) = failure.into_inner().expect(UNPOISONED) {
+            return Err(e);
+        }
+        let all = records.into_iter().map(|r| r.into_inner().expect(UNPOISONED));
+        Ok(all.map(|r| r.expect("every index was worked on because no worker failed")).collect())
+    }
+}
+
+/// Stack of a worker: DataFusion's planner recurses.
+const STACK: usize = 8 << 20;
+const UNPOISONED: &str = "the lock is whole because no holder panics";
+
+impl Options for filters::extract::ExtractConfig {}

@@ -1,0 +1,192 @@
+//! `pretrain`: token shards to a base model.
+
+use super::model::{self, LoopConfig, Metrics, Plan, TraceRow, model_error};
+use super::{Context, Output};
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::manifest::kinds::{OptionFault, Options};
+use align::loss::sft::{SftConfig, sft};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokenizer::shard::Shard;
+use trainer::loader::Loader;
+use trainer::optim::{OptimConfig, ScheduleConfig};
+use trainer::trainer::Trainer;
+use trainer::{Model, ModelConfig};
+
+/// Options of a `pretrain` stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PretrainConfig {
+    /// One dial for the size: layers; width is 64 per layer, heads of 64, SwiGLU of 8/3 width. Sizes set beside it win.
+    pub depth: usize,
+    /// Transformer layers; default: `depth`.
+    pub n_layer: Option<usize>,
+    /// Width of the hidden stream; default: 64 x `depth`.
+    pub n_embd: Option<usize>,
+    /// Query heads; default: one per 64 of width.
+    pub n_head: Option<usize>,
+    /// Key and value heads; default: half of `n_head` if it is even, else all.
+    pub n_kv_head: Option<usize>,
+    /// Inner width of the feed-forward; default: 8/3 of the width, rounded up to a multiple of 32.
+    pub n_ffn: Option<usize>,
+    /// Tokens in a row.
+    pub sequence_len: usize,
+    /// Base of the rotary wavelengths.
+    pub rope_theta: f64,
+    /// Added to the mean square inside RMSNorm.
+    pub norm_eps: f64,
+    /// Whether the output projection is the embedding matrix.
+    pub tied: bool,
+    /// Tokens to train on; rounded down to whole steps. Shorter data is repeated, in a new order each time.
+    pub budget_tokens: u64,
+    /// Tokens of one optimizer step.
+    pub batch_tokens: u64,
+    /// Tokens of one micro-batch; gradients of micro-batches are summed by a binary tree.
+    pub micro_batch_tokens: u64,
+    /// Run forward again in backward instead of keeping activations: less memory, more time, the same bits.
+    pub recompute: bool,
+    /// Learning rates.
+    #[serde(flatten)]
+    pub schedule: ScheduleConfig,
+    /// AdamW.
+    #[serde(flatten)]
+    pub optim: OptimConfig,
+    /// Checkpoints.
+    #[serde(flatten)]
+    pub checkpoints: LoopConfig,
+}
+
+impl Default for PretrainConfig {
+    fn default() -> Self {
+        Self {
+            depth: 4,
+            n_layer: None,
+            n_embd: None,
+            n_head: None,
+            n_kv_head: None,
+            n_ffn: None,
+            sequence_len: 256,
+            rope_theta: 10_000.0,
+            norm_eps: 1e-5,
+            tied: true,
+            budget_tokens: 1_000_000,
+            batch_tokens: 4096,
+            micro_batch_tokens: 4096,
+            recompute: false,
+            schedule: ScheduleConfig::default(),
+            optim: OptimConfig::default(),
+            checkpoints: LoopConfig::default(),
+        }
+    }
+}
+
+impl PretrainConfig {
+    /// The sizes of the model for a vocabulary.
+    pub fn model(&self, vocab_size: usize) -> ModelConfig {
+        let n_embd = self.n_embd.unwrap_or(64 * self.depth);
+        let n_head = self.n_head.unwrap_or((n_embd / 64).max(1));
+        ModelConfig {
+            vocab_size,
+            n_layer: self.n_layer.unwrap_or(self.depth),
+            n_head,
+            n_kv_head: self.n_kv_head.unwrap_or(if n_head.is_multiple_of(2) { n_head / 2 } else { n_head }),
+            n_embd,
+            n_ffn: self.n_ffn.unwrap_or((n_embd * 8 / 3).next_multiple_of(32)),
+            sequence_len: self.sequence_len,
+            rope_theta: self.rope_theta,
+            norm_eps: self.norm_eps,
+            tied: self.tied,
+        }
+    }
+
+    fn steps(&self) -> u64 {
+        self.budget_tokens / self.batch_tokens
+    }
+}
+
+impl Options for PretrainConfig {
+    fn check(&self) -> Vec<OptionFault> {
+        let mut faults = check_training(&self.schedule, &self.optim, &self.checkpoints);
+        if let Err(e) = self.model(256).check() {
+            faults.push(OptionFault::new("depth", e.to_string()));
+        }
+        let sequence = self.sequence_len as u64;
+        if self.batch_tokens == 0 || !self.batch_tokens.is_multiple_of(sequence.max(1)) {
+            faults.push(OptionFault::new("batch_tokens", format!("expected a multiple of sequence_len = {sequence}, got {}", self.batch_tokens)));
+        } else if self.steps() == 0 {
+            faults.push(OptionFault::new("budget_tokens", format!("{} tokens are not one step of batch_tokens = {}", self.budget_tokens, self.batch_tokens)));
+        }
+        if self.micro_batch_tokens < sequence {
+            faults.push(OptionFault::new("micro_batch_tokens", format!("expected at least sequence_len = {sequence}")));
+        }
+        faults
+    }
+}
+
+/// Faults of the options that all training stages share.
+pub fn check_training(schedule: &ScheduleConfig, optim: &OptimConfig, checkpoints: &LoopConfig) -> Vec<OptionFault> {
+    let mut faults = Vec::new();
+    if let Err(e) = schedule.check() {
+        faults.push(OptionFault::new("learning_rate", e.to_string()));
+    }
+    if let Err(e) = optim.check() {
+        faults.push(OptionFault::new("weight_decay", e.to_string()));
+    }
+    if checkpoints.checkpoint_every == 0 {
+        faults.push(OptionFault::new("checkpoint_every", "expected at least 1"));
+    }
+    faults
+}
+
+/// Opens the shards of one split of a `tokenize` stage, in shard order.
+pub fn open_shards(shards: &Dataset, split: &str) -> Result<Vec<Shard>> {
+    let files = shards.files(&format!("{split}-"));
+    let bins = files.iter().filter(|p| p.extension().is_some_and(|e| e == "bin"));
+    bins.map(|bin| Shard::open(bin, &bin.with_extension("idx")).map_err(|e| Error::Integrity(e.to_string()))).collect()
+}
+
+/// Runs the stage.
+pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
+    let shards = open_shards(context.input(), "train")?;
+    let tokenizer = super::tokenize::load_tokenizer(&context.input().path)?;
+    let views: Vec<&Shard> = shards.iter().collect();
+    let loader = Loader::new(&views, config.sequence_len, context.stage.seed).map_err(|e| Error::InputData(format!("stage `{}`: {e}", context.name())))?;
+    let rows = (config.batch_tokens / config.sequence_len as u64) as usize;
+    let micro_rows = (config.micro_batch_tokens / config.sequence_len as u64) as usize;
+    let plan = Plan {
+        steps: config.steps(),
+        checkpoint_every: config.checkpoints.checkpoint_every,
+        schedule: &config.schedule,
+        tokenizer: &context.input().path,
+    };
+    let start = || -> Result<Trainer> {
+        let model = Model::init(config.model(tokenizer.vocab_size()), context.stage.seed).map_err(model_error)?;
+        Trainer::new(model, &config.optim).map_err(model_error)
+    };
+    model::train(context, &plan, start, |trainer, step, lr| {
+        trainer.recompute = config.recompute;
+        let batches = loader.micro_batches(step, rows, micro_rows);
+        let segments: Vec<_> = batches.iter().enumerate().flat_map(|(m, b)| align::loss::step::rows(m, b.b, b.t)).collect();
+        let mut found = Metrics::new();
+        let report = trainer
+            .step(&batches, lr, |stats| {
+                let (output, grads) = model::apply(stats, &batches, &segments, |tokens| sft(&SftConfig::default(), &tokens))
+                    .map_err(|e| trainer::Error::Loss(e.to_string()))?;
+                found.insert("loss".into(), output.loss);
+                found.insert("entropy".into(), output.metrics.get("entropy").copied().unwrap_or(0.0));
+                Ok(grads)
+            })
+            .map_err(model_error)?;
+        found.insert("grad_norm".into(), report.grad_norm);
+        found.insert("tokens".into(), report.tokens as f64);
+        let trace = loader.windows_of_step(step, rows).into_iter().enumerate().map(|(i, w)| TraceRow {
+            window: Some(i as u64),
+            shard: Some(w.shard as u64),
+            token_start: Some(w.start as u64),
+            token_count: Some(w.len as u64),
+            ..TraceRow::default()
+        });
+        Ok((found, trace.collect()))
+    })
+}

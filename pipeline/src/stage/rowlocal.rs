@@ -1,0 +1,88 @@
+//! What row-local stages share: one plan per fragment, streamed batch by batch into a part and a verdict file.
+
+use super::Context;
+use crate::error::Result;
+use crate::session::block_on;
+use crate::sink::TableSink;
+use crate::store::FragmentRecord;
+use datafusion::arrow::array::{BooleanArray, RecordBatch};
+use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::prelude::{DataFrame, ParquetReadOptions};
+use futures::StreamExt;
+use std::path::Path;
+
+/// What one batch became: the output rows before the decision, which of them stay, and the verdict rows.
+pub struct Decided {
+    /// Output columns of all input rows.
+    pub rows: RecordBatch,
+    /// Which rows stay.
+    pub keep: BooleanArray,
+    /// One verdict per input row.
+    pub verdicts: RecordBatch,
+    /// What was counted.
+    pub counts: FragmentRecord,
+}
+
+/// Runs `plan` over every input fragment and `decide` over every batch of its result.
+pub fn run(
+    context: &Context<'_>,
+    plan: impl Fn(DataFrame) -> Result<DataFrame> + Sync,
+    decide: impl Fn(RecordBatch) -> Result<Decided> + Sync,
+) -> Result<Vec<FragmentRecord>> {
+    let parts = context.input().parts();
+    context.fragments("", parts.len(), |index| fragment(context, &parts[index], index, &plan, &decide))
+}
+
+fn fragment(
+    context: &Context<'_>, part: &Path, index: usize,
+    plan: &impl Fn(DataFrame) -> Result<DataFrame>, decide: &impl Fn(RecordBatch) -> Result<Decided>,
+) -> Result<FragmentRecord> {
+    let session = context.session()?;
+    block_on(async {
+        let frame = session.read_parquet(part.to_string_lossy().into_owned(), ParquetReadOptions::default()).await?;
+        let frame = plan(frame)?;
+        let empty = RecordBatch::new_empty(std::sync::Arc::new(frame.schema().as_arrow().clone()));
+        let mut stream = frame.execute_stream().await?;
+        let first = decide(empty)?;
+        let mut files = Pair::create(context, index, first.rows.schema(), first.verdicts.schema())?;
+        let mut record = FragmentRecord::default();
+        while let Some(batch) = stream.next().await {
+            let decided = decide(batch?)?;
+            files.kept.write(&filter_record_batch(&decided.rows, &decided.keep)?)?;
+            files.verdicts.write(&decided.verdicts)?;
+            for (name, n) in &decided.counts.counts {
+                record.add(name, *n);
+            }
+        }
+        record.files = vec![files.kept.finish()?, files.verdicts.finish()?];
+        Ok(record)
+    })
+}
+
+/// The part and the verdict file of one fragment.
+pub struct Pair {
+    /// `part-NNNNN.parquet`
+    pub kept: TableSink,
+    /// `verdicts-NNNNN.parquet`
+    pub verdicts: TableSink,
+}
+
+impl Pair {
+    /// Starts both files of a fragment.
+    pub fn create(context: &Context<'_>, index: usize, rows: SchemaRef, verdicts: SchemaRef) -> Result<Self> {
+        Ok(Self {
+            kept: TableSink::create(&context.out.path, &format!("part-{index:05}.parquet"), rows)?,
+            verdicts: TableSink::create(&context.out.path, &format!("verdicts-{index:05}.parquet"), verdicts)?,
+        })
+    }
+}
+
+/// The line that sums a deciding stage up.
+pub fn summary(fragments: &[FragmentRecord]) -> String {
+    let sum = |name: &str| fragments.iter().filter_map(|f| f.counts.get(name)).sum::<u64>();
+    let (input, kept, failed) = (sum("in"), sum("kept"), sum("failed"));
+    let share = if input == 0 { 0.0 } else { 100.0 * kept as f64 / input as f64 };
+    let damaged = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    format!("kept {kept} of {input} ({share:.1} %){damaged}")
+}

@@ -1,0 +1,162 @@
+//! `sql`: any SELECT over earlier stages, committed in an order that the query or the rows fix.
+
+use super::{Context, Output};
+use crate::error::{Error, Result};
+use crate::manifest::kinds::{OptionFault, Options};
+use crate::session::{block_on, register};
+use crate::sink::TableSink;
+use crate::store::FragmentRecord;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::{LogicalPlan, Volatility};
+use datafusion::prelude::{DataFrame, Expr, SessionContext, ident};
+use futures::StreamExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Options of a `sql` stage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SqlConfig {
+    /// A SELECT. Inputs are tables under their stage names, their verdicts are `<stage>_verdicts`. Rows are committed in
+    /// ORDER BY order, else by `id`, else by all columns.
+    pub query: String,
+    /// Allows windows and cross joins, whose memory no limit bounds.
+    pub unbounded: bool,
+}
+
+impl Options for SqlConfig {
+    fn check(&self) -> Vec<OptionFault> {
+        if self.query.trim().is_empty() { vec![OptionFault::new("query", "expected a SELECT")] } else { Vec::new() }
+    }
+}
+
+/// Runs the stage.
+pub fn run(context: &Context<'_>, config: &SqlConfig) -> Result<Output> {
+    let fragments = select(context, &config.query, config.unbounded)?;
+    let rows = fragments[0].files[0].rows.unwrap_or_default();
+    Ok(Output { fragments, note: format!("{rows} rows"), ..Output::default() })
+}
+
+/// Runs a query over the inputs as the stage's one fragment.
+pub fn select(context: &Context<'_>, query: &str, unbounded: bool) -> Result<Vec<FragmentRecord>> {
+    context.fragments("", 1, |_| {
+        let session = context.session()?;
+        block_on(async {
+            for input in &context.inputs {
+                register(&session, &input.name, &input.parts()).await?;
+                let verdicts = input.files("verdicts-");
+                if !verdicts.is_empty() {
+                    register(&session, &format!("{}_verdicts", input.name), &verdicts).await?;
+                }
+            }
+            let frame = read_only(&session, query).await?;
+            check(frame.logical_plan(), unbounded)?;
+            let frame = ordered(frame)?;
+            let schema = plain_schema(frame.schema().as_arrow());
+            let mut sink = TableSink::create(&context.out.path, "part-00000.parquet", schema.clone())?;
+            let mut stream = frame.execute_stream().await?;
+            while let Some(batch) = stream.next().await {
+                sink.write(&plain(&batch?, &schema)?)?;
+            }
+            let entry = sink.finish()?;
+            let mut record = FragmentRecord { files: vec![entry], ..FragmentRecord::default() };
+            record.add("kept", record.files[0].rows.unwrap_or_default());
+            Ok(record)
+        })
+    })
+}
+
+/// Parses a query that may only read registered tables.
+pub async fn read_only(session: &SessionContext, query: &str) -> Result<DataFrame> {
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    Ok(session.sql_with_options(query, options).await?)
+}
+
+/// Refuses what would give other rows on another day or machine.
+fn check(plan: &LogicalPlan, unbounded: bool) -> Result<()> {
+    let refuse = |what: String, hint: &str| Err(Error::Manifest(format!("error: the query uses {what}\nhint: {hint}")));
+    let mut found = Ok(());
+    plan.apply_with_subqueries(|node| {
+        for expression in node.expressions() {
+            expression.apply(|e| {
+                if let Expr::ScalarFunction(f) = e
+                    && f.func.signature().volatility != Volatility::Immutable
+                {
+                    found = refuse(format!("`{}`, whose value changes from call to call", f.func.name()), "derive numbers from `id`, e.g. with text_hash(id)");
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        match node {
+            LogicalPlan::Limit(limit) if !sorted_below(&limit.input) => {
+                found = refuse("LIMIT without ORDER BY".into(), "say which rows you want with ORDER BY, e.g. ORDER BY id");
+            }
+            LogicalPlan::Window(_) if !unbounded => {
+                found = refuse("a window function, whose memory no limit bounds".into(), "set  unbounded = true  on the stage to allow it");
+            }
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    found
+}
+
+/// Whether the rows that a LIMIT cuts are in a stated order.
+fn sorted_below(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Sort(_) => true,
+        LogicalPlan::Projection(p) => sorted_below(&p.input),
+        LogicalPlan::SubqueryAlias(a) => sorted_below(&a.input),
+        _ => false,
+    }
+}
+
+/// The rows in ORDER BY order, else by `id` and the other columns, else by all columns.
+fn ordered(frame: DataFrame) -> Result<DataFrame> {
+    let root = match frame.logical_plan() {
+        LogicalPlan::Limit(limit) => limit.input.as_ref(),
+        other => other,
+    };
+    if sorted_below(root) {
+        return Ok(frame);
+    }
+    let mut names: Vec<String> = frame
+        .schema()
+        .fields()
+        .iter()
+        .filter(|f| !f.data_type().is_nested())
+        .map(|f| f.name().clone())
+        .collect();
+    names.sort_by_key(|n| n != "id");
+    let keys: Vec<_> = names.iter().map(|n| ident(n).sort(true, true)).collect();
+    Ok(if keys.is_empty() { frame } else { frame.sort(keys)? })
+}
+
+/// View and large types as the plain ones that files hold.
+fn plain_schema(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|f| Field::new(f.name(), plain_type(f.data_type()), f.is_nullable()));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn plain_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
+        DataType::List(f) | DataType::LargeList(f) | DataType::ListView(f) => {
+            DataType::List(Arc::new(Field::new("item", plain_type(f.data_type()), true)))
+        }
+        DataType::Null => DataType::Utf8,
+        other => other.clone(),
+    }
+}
+
+/// A batch with the columns cast to plain types.
+pub fn plain(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().zip(schema.fields()).map(|(c, f)| cast(c, f.data_type()));
+    Ok(RecordBatch::try_new(schema.clone(), columns.collect::<std::result::Result<_, _>>()?)?)
+}

@@ -1,0 +1,149 @@
+//! Manifests and arguments: every fault at once, with its line and a way out; help that shows examples.
+
+use crate::support::{arg, fails_with, gristmill, manifest, root, run, stdout, text};
+
+#[test]
+fn every_fault_of_a_manifest_is_told_at_once_with_line_and_nearest_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(
+        folder.path(),
+        r#"name = "faulty"
+sead = 1
+[stage.crawl]
+kind = "ingest"
+source = "nowhere/*.warc.gz"
+[stage.text]
+kind = "extract"
+input = "crowl"
+[stage.unique]
+kind = "dedup"
+input = "text"
+bandz = 14
+ngram = "five"
+[stage.lang]
+kind = "langage"
+input = "text"
+[stage.bpe]
+kind = "tokenizer"
+input = "text"
+[stage.shards]
+kind = "tokenize"
+input = "bpe"
+"#,
+    );
+    let said = fails_with(&["check", arg(&path)], 2);
+    for part in [
+        "test.toml:2", "did you mean `seed`?",
+        "test.toml:5", "no file matches \"nowhere/*.warc.gz\"",
+        "test.toml:8", "did you mean `crawl`?",
+        "test.toml:12", "unknown field `bandz` in stage `unique`", "did you mean `bands`?",
+        "test.toml:13", "`ngram` in stage `unique`",
+        "test.toml:15", "did you mean `language`?",
+        "test.toml:22", "stage `shards` needs a table from `bpe`, which (kind tokenizer) makes a tokenizer",
+        "needs `tokenizer`", "nothing was started",
+    ] {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+}
+
+#[test]
+fn a_circle_of_stages_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(
+        folder.path(),
+        "name = \"circle\"\n[stage]\na = { kind = \"sql\", input = \"b\", query = \"SELECT 1\" }\nb = { kind = \"sql\", input = \"a\", query = \"SELECT 1\" }\n",
+    );
+    let said = fails_with(&["check", arg(&path)], 2);
+    assert!(said.contains("the stages go in a circle: a reads b reads a"), "{said}");
+}
+
+#[test]
+fn a_manifest_that_is_no_toml_points_at_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(folder.path(), "name = \"x\"\n[stage\n");
+    assert!(fails_with(&["check", arg(&path)], 2).contains("test.toml:2"));
+    assert!(fails_with(&["check", "no/such.toml"], 2).contains("hint:"));
+    let path = manifest(folder.path(), "");
+    assert!(fails_with(&["check", arg(&path)], 2).contains("has no `name`"));
+}
+
+#[test]
+fn overrides_reach_the_stage_and_wrong_ones_are_told() {
+    assert!(fails_with(&["check", "tests/micro.toml", "--set", "lng.keep=[\"de\"]"], 2).contains("did you mean stage `lang`?"));
+    assert!(fails_with(&["check", "tests/micro.toml", "--set", "lang.min_score=7"], 2).contains("expected 0 to 1"));
+    stdout(&["check", "tests/micro.toml", "--set", "lang.keep=[\"de\"]"]);
+}
+
+#[test]
+fn every_manifest_in_the_repository_has_no_faults() {
+    let names = std::fs::read_dir(root().join("manifests")).unwrap().flatten().map(|e| e.path());
+    let mut checked = 0;
+    for path in names.filter(|p| p.extension().is_some_and(|e| e == "toml")) {
+        // Some read data that a person must fetch first: those say so in their first lines.
+        if std::fs::read_to_string(&path).unwrap().contains("# Needs:") {
+            continue;
+        }
+        stdout(&["check", arg(&path)]);
+        checked += 1;
+    }
+    assert!(checked >= 1);
+}
+
+#[test]
+fn the_reference_beside_the_manifests_is_the_one_the_program_prints() {
+    let kept = std::fs::read_to_string(root().join("manifests/REFERENCE.md")).unwrap();
+    assert_eq!(stdout(&["schema", "--markdown"]), kept, "run  gristmill schema --markdown > manifests/REFERENCE.md");
+    let schema: serde_json::Value = serde_json::from_str(&stdout(&["schema"])).unwrap();
+    assert_eq!(schema["$defs"]["stage_dedup"]["properties"]["kind"]["const"], "dedup");
+}
+
+#[test]
+fn every_command_explains_itself_with_an_example() {
+    let help = stdout(&["--help"]);
+    for command in ["init", "run", "check", "plan", "status", "sql", "explain", "trace", "verify", "report", "chat", "gc", "schema", "completions"] {
+        assert!(help.contains(command), "no {command} in the help");
+        assert!(stdout(&[command, "--help"]).contains("Example"), "no example for {command}");
+    }
+    assert!(stdout(&["completions", "bash"]).contains("gristmill"));
+    fails_with(&["rum"], 2);
+}
+
+#[test]
+fn init_writes_a_manifest_that_check_understands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    stdout(&["init", arg(&path), "--source", "*.warc.gz"]);
+    assert!(fails_with(&["check", arg(&path)], 2).contains("no file matches \"*.warc.gz\""));
+    std::fs::copy(root().join("tests/fixtures/micro/a.warc.gz"), folder.path().join("a.warc.gz")).unwrap();
+    stdout(&["check", arg(&path)]);
+    fails_with(&["init", arg(&path)], 1);
+}
+
+#[test]
+fn a_second_run_on_the_same_root_says_who_holds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run_folder = folder.path().join("micro");
+    std::fs::create_dir_all(&run_folder).unwrap();
+    let lock = pipeline::store::lock::acquire(&run_folder).unwrap();
+    let said = fails_with(&["run", "tests/micro.toml", "--root", arg(folder.path())], 5);
+    assert!(said.contains("in use by process") && said.contains(&std::process::id().to_string()), "{said}");
+    drop(lock);
+    let said = run(&["run", "tests/micro.toml", "--root", arg(folder.path()), "--only", "crawl"]);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+}
+
+#[test]
+fn asked_to_stop_it_stops_with_code_five_and_goes_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["run", "tests/micro.toml", "--root", arg(folder.path()), "--set", "base.budget_tokens=51200000"];
+    let mut child = gristmill(&arguments).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let base = folder.path().join("micro/shards");
+    while !base.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    let said = run(&["run", "tests/micro.toml", "--root", arg(folder.path()), "--only", "shards"]);
+    assert!(said.status.success(), "{}", text(&said.stderr));
+}

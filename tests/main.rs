@@ -1,0 +1,8 @@
+//! The integration tests: the program as people run it, end to end, and the numbers it must agree with.
+
+mod bad_input;
+mod cli;
+mod kills;
+mod mill;
+mod parity;
+mod support;

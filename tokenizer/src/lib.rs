@@ -1,0 +1,36 @@
+//! Text to ids and back.
+//!
+//! In: texts. Out: a byte-level BPE tokenizer trained on them (`train`), ids (`Tokenizer`), conversations as ids with a loss
+//! mask (`chat`), and token shards (`shard`). Leaves reading documents, writing files durably and scheduling to `pipeline`.
+//! A tokenizer is written as a Hugging Face `tokenizer.json` (schema 1.0) and gives the same ids there.
+
+mod bytes;
+mod cache;
+pub mod chat;
+mod encode;
+mod error;
+mod json;
+mod key;
+mod merges;
+mod model;
+#[cfg(test)]
+mod oracle;
+mod pairs;
+mod queue;
+mod ranks;
+mod scan;
+pub mod shard;
+pub mod split;
+pub mod stream;
+pub mod train;
+mod unicode;
+pub mod words;
+
+pub use encode::Encoder;
+pub use error::TokenizerError;
+pub use model::{END_OF_TEXT, MAX_VOCAB, Tokenizer};
+pub(crate) use model::{Parts, Special};
+pub use split::{Split, SplitError, Splitter};
+pub use stream::Utf8Stream;
+pub use train::{DEFAULT_SPECIAL_TOKENS, Ties, TokenizerConfig, train};
+pub use words::{WordCounts, count, count_all};

@@ -1,0 +1,266 @@
+//! The head: final norm, output projection, and per-token statistics of the targets.
+//!
+//! In: the hidden stream `[b, t, c]`. Out: log-prob, entropy and log-sum-exp per position; logits exist for a few rows
+//! at a time only, and backward computes them again from the hidden stream. Positions with a zero loss mask are skipped
+//! forward, positions with a zero gradient backward. It is not a loss.
+
+use super::{add_to, composed, tensor};
+use crate::ops::linear::{WeightGrad, linear, linear_rows, weight_grads};
+use crate::ops::{cross_entropy, rms_norm, view};
+use crate::tape::{Block, Carry, Ctx, Gradients, Ops, Slope, TokenGrad, TokenStats};
+use crate::{Model, Result};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+/// Rows of logits that one task holds; part of the order of sums of the norm's gain.
+const ROWS: usize = 24;
+
+/// Final norm and output projection.
+pub struct Head;
+
+impl Block for Head {
+    fn forward(&self, ctx: &Ctx, carry: Carry) -> Result<(Carry, Vec<Tensor>)> {
+        let input = carry.hidden();
+        if ctx.ops == Ops::Composed {
+            return composed_forward(ctx, input);
+        }
+        let active: Vec<usize> = (0..ctx.batch.len())
+            .filter(|&at| ctx.batch.loss_mask[at] != 0.0)
+            .collect();
+        let rows = row_stats(ctx, &view(&input)?, &active);
+        let n = ctx.batch.len();
+        let mut columns = [vec![0.0; n], vec![0.0; n], vec![0.0; n], vec![0.0; n]];
+        for (&at, row) in active.iter().zip(&rows) {
+            for (column, x) in columns.iter_mut().zip(row) {
+                column[at] = *x;
+            }
+        }
+        let [logprob, entropy, logsumexp, inverse] = columns;
+        let kept = vec![
+            input,
+            tensor(entropy.clone(), [n])?,
+            tensor(logsumexp.clone(), [n])?,
+            tensor(inverse, [n])?,
+        ];
+        Ok((
+            Carry::Stats(TokenStats {
+                logprob,
+                entropy,
+                logsumexp,
+            }),
+            kept,
+        ))
+    }
+
+    fn backward(
+        &self,
+        ctx: &Ctx,
+        kept: Vec<Tensor>,
+        slope: Slope,
+        gradients: &mut Gradients,
+    ) -> Result<Slope> {
+        let Slope::Stats(mut grad) = slope else {
+            unreachable!("the tape starts backward at the head")
+        };
+        for (at, mask) in ctx.batch.loss_mask.iter().enumerate() {
+            if *mask == 0.0 {
+                grad.d_logprob[at] = 0.0;
+                grad.d_entropy.iter_mut().for_each(|d| d[at] = 0.0);
+            }
+        }
+        let config = ctx.model.config();
+        let shape = [ctx.batch.b, ctx.batch.t, config.n_embd];
+        if ctx.ops == Ops::Composed {
+            return composed_backward(ctx, &kept[0], &grad, gradients);
+        }
+        let mut dx = vec![0.0; ctx.batch.len() * config.n_embd];
+        let active: Vec<usize> = (0..ctx.batch.len())
+            .filter(|&at| {
+                grad.d_logprob[at] != 0.0 || grad.d_entropy.as_ref().is_some_and(|d| d[at] != 0.0)
+            })
+            .collect();
+        let views = kept.iter().map(view).collect::<Result<Vec<_>>>()?;
+        // Logits held at once: 2^20, so that the output's gradient is added to once per many rows.
+        let group = ((1 << 20) / config.vocab_size / ROWS).clamp(1, 64) * ROWS;
+        for rows in active.chunks(group) {
+            let kept = [&*views[0], &*views[1], &*views[2], &*views[3]];
+            back(ctx, kept, rows, &grad, &mut dx, gradients);
+        }
+        Ok(Slope::Hidden(tensor(dx, shape)?))
+    }
+
+    fn worth_recomputing(&self) -> bool {
+        false
+    }
+}
+
+/// Log-prob, entropy, log-sum-exp and the norm's inverse root mean square of the rows `active` of `x`.
+fn row_stats(ctx: &Ctx, x: &[f32], active: &[usize]) -> Vec<[f32; 4]> {
+    let (config, weight) = (ctx.model.config(), ctx.model.packed(ctx.model.output_at()));
+    let (c, v) = (config.n_embd, config.vocab_size);
+    let gain = ctx.model.slice(ctx.model.norm_at());
+    let gain: &[f32] = &gain;
+    let mut stats = vec![[0.0; 4]; active.len()];
+    stats
+        .par_chunks_mut(ROWS)
+        .zip(active.par_chunks(ROWS))
+        .for_each_init(
+            || {
+                (
+                    vec![0.0; ROWS * c],
+                    vec![0.0; ROWS * c],
+                    vec![0.0; ROWS * v],
+                )
+            },
+            |(hidden, normed, logits), (stats, rows)| {
+                let (hidden, normed) =
+                    (&mut hidden[..rows.len() * c], &mut normed[..rows.len() * c]);
+                gather(x, rows, c, hidden);
+                let mut inverse = [0.0; ROWS];
+                rms_norm::forward(hidden, gain, config.norm_eps, normed, &mut inverse);
+                linear_rows(normed, weight, &mut logits[..rows.len() * v], false);
+                for (i, (logits, stats)) in logits.chunks_exact(v).zip(stats).enumerate() {
+                    let [logprob, entropy, logsumexp] =
+                        cross_entropy::row_stats(logits, ctx.batch.targets[rows[i]]);
+                    *stats = [logprob, entropy, logsumexp, inverse[i]];
+                }
+            },
+        );
+    stats
+}
+
+/// Gradients through the rows `rows`; `kept` is the hidden stream, entropy, log-sum-exp, inverse root mean square.
+fn back(
+    ctx: &Ctx,
+    kept: [&[f32]; 4],
+    rows: &[usize],
+    grad: &TokenGrad,
+    dx: &mut [f32],
+    gradients: &mut Gradients,
+) {
+    let (config, model) = (ctx.model.config(), ctx.model);
+    let (c, v) = (config.n_embd, config.vocab_size);
+    let [x, entropy, logsumexp, inverse] = kept;
+    let gain = model.slice(model.norm_at());
+    let gain: &[f32] = &gain;
+    let (weight, weight_back) = (
+        model.packed(model.output_at()),
+        model.packed_backward(model.output_at()),
+    );
+    let (mut logits, mut normed, mut slopes) = (
+        vec![0.0; rows.len() * v],
+        vec![0.0; rows.len() * c],
+        vec![0.0; rows.len() * c],
+    );
+    let tasks = logits
+        .par_chunks_mut(ROWS * v)
+        .zip(normed.par_chunks_mut(ROWS * c))
+        .zip(slopes.par_chunks_mut(ROWS * c));
+    let gains: Vec<Vec<f32>> = tasks
+        .zip(rows.par_chunks(ROWS))
+        .map_init(
+            || (vec![0.0; ROWS * c], vec![0.0; ROWS * c]),
+            |(hidden, d_normed), (((logits, normed), slopes), rows)| {
+                let (hidden, d_normed) =
+                    (&mut hidden[..normed.len()], &mut d_normed[..normed.len()]);
+                gather(x, rows, c, hidden);
+                let inverse: Vec<f32> = rows.iter().map(|&at| inverse[at]).collect();
+                rms_norm::again(hidden, gain, &inverse, normed);
+                linear_rows(normed, weight, logits, false);
+                for (logits, &at) in logits.chunks_exact_mut(v).zip(rows) {
+                    let d_entropy = grad.d_entropy.as_ref().map_or(0.0, |d| d[at]);
+                    let stats = [0.0, entropy[at], logsumexp[at]];
+                    cross_entropy::row_backward(
+                        logits,
+                        ctx.batch.targets[at],
+                        stats,
+                        grad.d_logprob[at],
+                        d_entropy,
+                    );
+                }
+                linear_rows(logits, weight_back, d_normed, false);
+                let mut d_gain = vec![0.0; c];
+                rms_norm::backward(hidden, gain, &inverse, d_normed, slopes, &mut d_gain);
+                d_gain
+            },
+        )
+        .collect();
+    gains
+        .iter()
+        .for_each(|part| add_to(&mut gradients.0[model.norm_at()], part));
+    for (slope, &at) in slopes.chunks_exact(c).zip(rows) {
+        dx[at * c..(at + 1) * c].copy_from_slice(slope);
+    }
+    let dw = &mut gradients.0[model.output_at()];
+    weight_grads(vec![WeightGrad {
+        dy: &logits,
+        x: &normed,
+        dw,
+        out: v,
+        inner: c,
+    }]);
+}
+
+fn gather(x: &[f32], rows: &[usize], c: usize, out: &mut [f32]) {
+    for (out, &at) in out.chunks_exact_mut(c).zip(rows) {
+        out.copy_from_slice(&x[at * c..(at + 1) * c]);
+    }
+}
+
+/// Logits `[rows, vocab_size]` of hidden rows `[rows, c]`: the bits that [`row_stats`] sees.
+pub(crate) fn last_logits(model: &Model, hidden: &[f32]) -> Vec<f32> {
+    let config = model.config();
+    let rows = hidden.len() / config.n_embd;
+    let (mut normed, mut inverse) = (vec![0.0; hidden.len()], vec![0.0; rows]);
+    rms_norm::forward(
+        hidden,
+        &model.slice(model.norm_at()),
+        config.norm_eps,
+        &mut normed,
+        &mut inverse,
+    );
+    let mut logits = vec![0.0; rows * config.vocab_size];
+    linear(&normed, model.packed(model.output_at()), &mut logits);
+    logits
+}
+
+fn composed_weights(ctx: &Ctx) -> [usize; 2] {
+    [ctx.model.norm_at(), ctx.model.output_at()]
+}
+
+fn composed_forward(ctx: &Ctx, input: Tensor) -> Result<(Carry, Vec<Tensor>)> {
+    let weights = composed_weights(ctx).map(|at| ctx.model.tensors()[at].clone());
+    let [logprob, entropy, logsumexp] = composed::head(ctx, &input, &weights)?;
+    let masked = |x: Tensor| -> Result<Vec<f32>> {
+        let x = x.to_vec1::<f32>()?;
+        Ok(x.iter()
+            .zip(&ctx.batch.loss_mask)
+            .map(|(x, mask)| if *mask == 0.0 { 0.0 } else { *x })
+            .collect())
+    };
+    let stats = TokenStats {
+        logprob: masked(logprob)?,
+        entropy: masked(entropy)?,
+        logsumexp: masked(logsumexp)?,
+    };
+    Ok((Carry::Stats(stats), vec![input]))
+}
+
+fn composed_backward(
+    ctx: &Ctx,
+    input: &Tensor,
+    grad: &TokenGrad,
+    gradients: &mut Gradients,
+) -> Result<Slope> {
+    let column = |x: &Vec<f32>| Tensor::from_slice(x, x.len(), &Device::Cpu);
+    let scalar = |x: &Tensor, w: &[Tensor]| {
+        let [logprob, entropy, _] = composed::head(ctx, x, w)?;
+        let from_logprob = (logprob * column(&grad.d_logprob)?)?.sum_all()?;
+        match &grad.d_entropy {
+            Some(d) => from_logprob + (entropy * column(d)?)?.sum_all()?,
+            None => Ok(from_logprob),
+        }
+    };
+    let dx = composed::backward(ctx, Some(input), &composed_weights(ctx), gradients, scalar)?;
+    Ok(Slope::Hidden(dx.expect("the head has an input")))
+}

@@ -1,0 +1,31 @@
+//! Ids to a model: ops and blocks, optimizer, loader, checkpoints, generation, evaluation.
+//!
+//! In: token shards and losses. Out: weights, per-token statistics, sampled tokens. All arithmetic of the model half
+//! lives here; what a loss *means* is `align`'s business, files and stages are `pipeline`'s. candle Tensors are the
+//! containers, the arithmetic is our own fused f32 code whose bits depend neither on threads nor on batch mates.
+//!
+//! Reading order: `model` (what the weights are), `tape` (how they are walked), `trainer` (how they change).
+
+// One module per line, so that edits stay line-wise.
+pub mod batch;
+mod blocks;
+pub mod checkpoint;
+pub mod decode;
+pub mod error;
+pub mod eval;
+pub mod export;
+pub mod generate;
+pub mod loader;
+pub mod model;
+pub mod ops;
+pub mod optim;
+pub mod packing;
+pub mod rng;
+pub mod sample;
+pub mod tape;
+pub mod trainer;
+
+pub use batch::Batch;
+pub use error::{Error, Result};
+pub use model::{Model, ModelConfig};
+pub use tape::{TokenGrad, TokenStats};

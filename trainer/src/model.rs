@@ -1,0 +1,435 @@
+//! What a model is: its sizes and its named weights.
+//!
+//! In: a configuration and a seed, or tensors by name. Out: an immutable [`Model`] value; training makes a new value per
+//! step, so a clone is a cheap snapshot (tensors are shared, never written). How weights are walked is `tape`'s
+//! business. Architecture and parameter names: Llama as in Hugging Face `LlamaForCausalLM`.
+
+use crate::ops::linear::Packed;
+use crate::ops::{View, view};
+use crate::rng::Key;
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+/// Sizes of a decoder-only Transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// Number of token ids; must equal the tokenizer's.
+    pub vocab_size: usize,
+    /// Transformer layers.
+    pub n_layer: usize,
+    /// Query heads; divides `n_embd` into heads of an even width.
+    pub n_head: usize,
+    /// Key and value heads; divides `n_head`.
+    pub n_kv_head: usize,
+    /// Width of the hidden stream.
+    pub n_embd: usize,
+    /// Inner width of the SwiGLU feed-forward.
+    pub n_ffn: usize,
+    /// Longest row that the model is trained on, in tokens.
+    pub sequence_len: usize,
+    /// Base of the rotary wavelengths.
+    pub rope_theta: f64,
+    /// Added to the mean square inside RMSNorm.
+    pub norm_eps: f64,
+    /// Whether the output projection is the embedding matrix.
+    pub tied: bool,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 2048,
+            n_layer: 3,
+            n_head: 4,
+            n_kv_head: 2,
+            n_embd: 128,
+            n_ffn: 352,
+            sequence_len: 256,
+            rope_theta: 10_000.0,
+            norm_eps: 1e-5,
+            tied: true,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Width of one head.
+    pub fn head_dim(&self) -> usize {
+        self.n_embd / self.n_head
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn kv_dim(&self) -> usize {
+        self.n_kv_head * self.head_dim()
+    }
+
+    /// Number of trained numbers; tied weights count once.
+    pub fn n_params(&self) -> usize {
+        self.parameters()
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum()
+    }
+
+    /// Ok if these sizes describe a model.
+    pub fn check(&self) -> Result<()> {
+        let fault = |field, got: String, expected: &str| {
+            Err(Error::Config {
+                field,
+                got,
+                expected: expected.into(),
+            })
+        };
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("n_layer", self.n_layer),
+            ("n_head", self.n_head),
+            ("n_kv_head", self.n_kv_head),
+            ("n_embd", self.n_embd),
+            ("n_ffn", self.n_ffn),
+            ("sequence_len", self.sequence_len),
+        ];
+        for (field, size) in sizes {
+            if size == 0 || size > 1 << 24 {
+                return fault(field, size.to_string(), "expected 1 to 16777216");
+            }
+        }
+        if !self.n_embd.is_multiple_of(2 * self.n_head) {
+            return fault(
+                "n_embd",
+                self.n_embd.to_string(),
+                "expected an even multiple of `n_head`",
+            );
+        }
+        if !self.n_head.is_multiple_of(self.n_kv_head) {
+            return fault(
+                "n_kv_head",
+                self.n_kv_head.to_string(),
+                "expected a divisor of `n_head`",
+            );
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
+            return fault(
+                "rope_theta",
+                self.rope_theta.to_string(),
+                "expected a number above 1",
+            );
+        }
+        if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
+            return fault(
+                "norm_eps",
+                self.norm_eps.to_string(),
+                "expected above 0 and below 1",
+            );
+        }
+        Ok(())
+    }
+
+    /// Names and shapes of all parameters in canonical order: embedding, layers, final norm, output (iff untied).
+    pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let (c, kv, f, v) = (self.n_embd, self.kv_dim(), self.n_ffn, self.vocab_size);
+        let mut list = vec![("model.embed_tokens.weight".to_owned(), vec![v, c])];
+        for l in 0..self.n_layer {
+            let shapes = [
+                vec![c],
+                vec![c, c],
+                vec![kv, c],
+                vec![kv, c],
+                vec![c, c],
+                vec![c],
+                vec![f, c],
+                vec![f, c],
+                vec![c, f],
+            ];
+            for (part, shape) in LAYER_PARTS.iter().zip(shapes) {
+                list.push((format!("model.layers.{l}.{part}.weight"), shape));
+            }
+        }
+        list.push(("model.norm.weight".to_owned(), vec![c]));
+        if !self.tied {
+            list.push(("lm_head.weight".to_owned(), vec![v, c]));
+        }
+        list
+    }
+}
+
+/// Parameters of one layer in canonical order, without prefix and `.weight`.
+pub const LAYER_PARTS: [&str; 9] = [
+    "input_layernorm",
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+];
+
+/// A model: sizes and weights, f32 on the CPU, each weight `[out, in]` and contiguous.
+#[derive(Clone, Debug)]
+pub struct Model {
+    config: ModelConfig,
+    names: Arc<[String]>,
+    tensors: Vec<Tensor>,
+    packed: Vec<[OnceLock<Arc<Packed>>; 2]>,
+}
+
+impl Model {
+    /// Fresh weights: norms 1, matrices normal(0, 0.02), projections back into the hidden stream scaled by
+    /// `1 / sqrt(2 * n_layer)` (Radford et al. 2019, section 2.3). Each number depends on (seed, name, index) only.
+    pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
+        config.check()?;
+        let residual = 0.02 / (2.0 * config.n_layer as f64).sqrt();
+        let mut tensors = Vec::new();
+        for (name, shape) in config.parameters() {
+            let n: usize = shape.iter().product();
+            let data: Vec<f32> = if shape.len() == 1 {
+                vec![1.0; n]
+            } else {
+                let key = Key::new(seed).fold_str("init").fold_str(&name);
+                let std = if name.contains("o_proj") || name.contains("down_proj") {
+                    residual
+                } else {
+                    0.02
+                };
+                (0..n as u64)
+                    .map(|i| (key.normal(i) * std) as f32)
+                    .collect()
+            };
+            tensors.push(Tensor::from_vec(data, shape, &Device::Cpu)?);
+        }
+        Ok(Self::assemble(config, tensors))
+    }
+
+    /// A model of these tensors: f32, by Hugging Face name, exactly the parameters of `config`.
+    pub fn from_tensors(
+        config: ModelConfig,
+        mut by_name: BTreeMap<String, Tensor>,
+    ) -> Result<Self> {
+        config.check()?;
+        let mut tensors = Vec::new();
+        for (name, expected) in config.parameters() {
+            let tensor = by_name
+                .remove(&name)
+                .ok_or_else(|| Error::MissingTensor { name: name.clone() })?;
+            if tensor.dims() != expected {
+                return Err(Error::Shape {
+                    name,
+                    expected,
+                    got: tensor.dims().to_vec(),
+                });
+            }
+            tensors.push(
+                tensor
+                    .to_dtype(candle_core::DType::F32)?
+                    .to_device(&Device::Cpu)?
+                    .contiguous()?
+                    .detach(),
+            );
+        }
+        match by_name.into_keys().next() {
+            Some(name) => Err(Error::UnknownTensor { name }),
+            None => Ok(Self::assemble(config, tensors)),
+        }
+    }
+
+    /// The same model with other weights, in canonical order and of equal shapes.
+    pub fn with_tensors(&self, tensors: Vec<Tensor>) -> Result<Self> {
+        let named = self.names.iter().cloned().zip(tensors).collect();
+        Self::from_tensors(self.config.clone(), named)
+    }
+
+    fn assemble(config: ModelConfig, tensors: Vec<Tensor>) -> Self {
+        let names: Arc<[String]> = config
+            .parameters()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let packed = tensors.iter().map(|_| Default::default()).collect();
+        Self {
+            config,
+            names,
+            tensors,
+            packed,
+        }
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Number of trained numbers.
+    pub fn n_params(&self) -> usize {
+        self.config.n_params()
+    }
+
+    /// Names and tensors in canonical order.
+    pub fn params(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
+        self.names.iter().map(String::as_str).zip(&self.tensors)
+    }
+
+    /// Parameter names in canonical order.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Weights in canonical order.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// One weight by name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.names
+            .iter()
+            .position(|n| n == name)
+            .map(|i| &self.tensors[i])
+    }
+
+    /// Canonical index of the first parameter of layer `l`; its other parts follow as in [`LAYER_PARTS`].
+    pub fn layer_at(&self, l: usize) -> usize {
+        1 + l * LAYER_PARTS.len()
+    }
+
+    /// Canonical index of the final norm.
+    pub fn norm_at(&self) -> usize {
+        self.layer_at(self.config.n_layer)
+    }
+
+    /// Canonical index of the output projection: the embedding if tied.
+    pub fn output_at(&self) -> usize {
+        if self.config.tied {
+            0
+        } else {
+            self.norm_at() + 1
+        }
+    }
+
+    /// Numbers of the parameter at canonical index `at`.
+    pub fn slice(&self, at: usize) -> View<'_> {
+        view(&self.tensors[at])
+            .expect("weights are contiguous f32 on the CPU because every constructor makes them so")
+    }
+
+    /// The matrix at `at` packed for `y = x W^T`.
+    pub fn packed(&self, at: usize) -> &Packed {
+        self.packed[at][0].get_or_init(|| {
+            let (out, inner) = self.matrix_shape(at);
+            Arc::new(Packed::transposed(&self.slice(at), out, inner))
+        })
+    }
+
+    /// The matrix at `at` packed for `dx = dy W`.
+    pub fn packed_backward(&self, at: usize) -> &Packed {
+        self.packed[at][1].get_or_init(|| {
+            let (out, inner) = self.matrix_shape(at);
+            Arc::new(Packed::plain(&self.slice(at), out, inner))
+        })
+    }
+
+    fn matrix_shape(&self, at: usize) -> (usize, usize) {
+        self.tensors[at].dims2().expect("only matrices are packed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_model_has_the_size_of_the_quickstart() {
+        let config = ModelConfig::default();
+        let model = Model::init(config.clone(), 1).unwrap();
+        assert_eq!(config.n_params(), 2048 * 128 + 3 * (184_320 + 256) + 128);
+        assert_eq!(
+            model.params().map(|(_, t)| t.elem_count()).sum::<usize>(),
+            config.n_params()
+        );
+    }
+
+    #[test]
+    fn a_weight_depends_on_seed_and_name_only() {
+        let small = ModelConfig {
+            n_layer: 1,
+            ..ModelConfig::default()
+        };
+        let a = Model::init(small, 7).unwrap();
+        let b = Model::init(ModelConfig::default(), 7).unwrap();
+        let name = "model.layers.0.mlp.up_proj.weight";
+        let bits = |m: &Model| {
+            m.tensor(name)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+        };
+        assert_eq!(bits(&a), bits(&b));
+    }
+
+    #[test]
+    fn missing_unknown_and_misshapen_tensors_are_named() {
+        let model = Model::init(ModelConfig::default(), 1).unwrap();
+        let named = || {
+            model
+                .params()
+                .map(|(n, t)| (n.to_owned(), t.clone()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let mut tensors = named();
+        tensors.remove("model.norm.weight");
+        let missing = Model::from_tensors(ModelConfig::default(), tensors);
+        assert!(
+            matches!(missing, Err(Error::MissingTensor { name }) if name == "model.norm.weight")
+        );
+        let mut tensors = named();
+        tensors.insert("extra".into(), tensors["model.norm.weight"].clone());
+        assert!(matches!(
+            Model::from_tensors(ModelConfig::default(), tensors),
+            Err(Error::UnknownTensor { .. })
+        ));
+        let other = ModelConfig {
+            n_ffn: 320,
+            ..ModelConfig::default()
+        };
+        assert!(matches!(
+            Model::from_tensors(other, named()),
+            Err(Error::Shape { .. })
+        ));
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        for bad in [
+            ModelConfig {
+                n_head: 0,
+                ..ModelConfig::default()
+            },
+            ModelConfig {
+                n_head: 3,
+                ..ModelConfig::default()
+            },
+            ModelConfig {
+                n_kv_head: 3,
+                ..ModelConfig::default()
+            },
+            ModelConfig {
+                rope_theta: f64::NAN,
+                ..ModelConfig::default()
+            },
+            ModelConfig {
+                norm_eps: 0.0,
+                ..ModelConfig::default()
+            },
+        ] {
+            assert!(matches!(Model::init(bad, 1), Err(Error::Config { .. })));
+        }
+    }
+}

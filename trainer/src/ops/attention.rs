@@ -1,0 +1,622 @@
+//! Causal grouped-query attention in 64-key blocks, forward and backward, without the score matrix.
+//!
+//! In: queries and keys after rotation, values, and where each document starts. Out: the heads' outputs and, per query
+//! and head, the log-sum-exp that backward needs. Blocks start at a document's first token, and each query's arithmetic
+//! is its own: a query has the same bits alone (decoding over cached pages) and among many (training), whatever
+//! document precedes it in its row. Dao 2023 (FlashAttention-2) for both passes.
+
+use super::gemm::{Left, PANEL, Right, block};
+use super::simd::{LANES, dot, exp, max, max_lanes, multiversion, sum_lanes};
+use rayon::prelude::*;
+
+/// Keys per block; part of the definition of the result.
+pub const KEYS: usize = 64;
+
+/// Sizes of one attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub n_head: usize,
+    /// Key and value heads.
+    pub n_kv_head: usize,
+    /// Width of one head.
+    pub d: usize,
+}
+
+impl Heads {
+    /// Width of a row of queries.
+    pub fn q_dim(&self) -> usize {
+        self.n_head * self.d
+    }
+
+    /// Width of a row of keys or of values.
+    pub fn kv_dim(&self) -> usize {
+        self.n_kv_head * self.d
+    }
+
+    /// Query heads per key head.
+    pub fn group(&self) -> usize {
+        self.n_head / self.n_kv_head
+    }
+
+    /// Head width rounded up to whole panels.
+    pub fn padded(&self) -> usize {
+        self.d.next_multiple_of(PANEL)
+    }
+
+    fn scale(&self) -> f32 {
+        (1.0 / (self.d as f64).sqrt()) as f32
+    }
+}
+
+/// Up to 64 keys and values of one document in the layout that the kernel reads; zero where not yet filled.
+#[derive(Clone, Debug)]
+pub struct Page {
+    keys: Vec<f32>,   // [n_kv_head, d, 64]
+    values: Vec<f32>, // [n_kv_head, 64, padded d]
+}
+
+impl Page {
+    /// An empty page.
+    pub fn new(heads: Heads) -> Self {
+        let n = heads.n_kv_head * KEYS;
+        Self {
+            keys: vec![0.0; n * heads.d],
+            values: vec![0.0; n * heads.padded()],
+        }
+    }
+
+    /// Writes slot `slot` (0 to 63): `k` and `v` are `[n_kv_head * d]`.
+    pub fn set(&mut self, heads: Heads, slot: usize, k: &[f32], v: &[f32]) {
+        let (d, padded) = (heads.d, heads.padded());
+        for g in 0..heads.n_kv_head {
+            for i in 0..d {
+                self.keys[(g * d + i) * KEYS + slot] = k[g * d + i];
+            }
+            self.values[(g * KEYS + slot) * padded..][..d].copy_from_slice(&v[g * d..(g + 1) * d]);
+        }
+    }
+
+    fn head(&self, heads: Heads, g: usize) -> (&[f32], &[f32]) {
+        let (k, v) = (heads.d * KEYS, KEYS * heads.padded());
+        (
+            &self.keys[g * k..(g + 1) * k],
+            &self.values[g * v..(g + 1) * v],
+        )
+    }
+}
+
+/// Consecutive queries of one document against its pages: `q, out: [rows, n_head * d]`, the first query at position
+/// `first` of the document. The pages hold keys and values of positions `0..first + rows` at least.
+pub fn over_pages(heads: Heads, q: &[f32], pages: &[&Page], first: usize, out: &mut [f32]) {
+    let width = heads.q_dim();
+    let rows = q.len() / width;
+    let mut scratch = Scratch::new(heads);
+    for start in blocks_of_queries(first, rows) {
+        for h in 0..heads.n_head {
+            let queries = &q[start.start * width + h * heads.d..];
+            let kv = |j: usize| pages[j].head(heads, h / heads.group());
+            scratch.attend(heads, queries, width, start.len(), first + start.start, kv);
+            scratch.copy_out(
+                heads,
+                start.len(),
+                &mut out[start.start * width + h * heads.d..],
+                width,
+            );
+        }
+    }
+}
+
+/// Splits `rows` queries from position `first` where positions reach a multiple of 64.
+fn blocks_of_queries(first: usize, rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at;
+        at = (start + KEYS - (first + start) % KEYS).min(rows);
+        (start < rows).then_some(start..at)
+    })
+}
+
+/// Buffers for one block of up to 64 queries of one head.
+struct Scratch {
+    scores: Vec<f32>, // [64, 64]
+    out: Vec<f32>,    // [64, padded d]
+    top: [f32; KEYS],
+    sum: [f32; KEYS],
+}
+
+impl Scratch {
+    fn new(heads: Heads) -> Self {
+        let out = vec![0.0; KEYS * heads.padded()];
+        Self {
+            scores: vec![0.0; KEYS * KEYS],
+            out,
+            top: [0.0; KEYS],
+            sum: [0.0; KEYS],
+        }
+    }
+
+    /// Online softmax over all key blocks up to the queries' own. `kv(j)` is block `j`: keys `[d, 64]`, values `[64, padded]`.
+    fn attend<'a>(
+        &mut self,
+        heads: Heads,
+        queries: &[f32],
+        width: usize,
+        rows: usize,
+        first: usize,
+        kv: impl Fn(usize) -> (&'a [f32], &'a [f32]),
+    ) {
+        let padded = heads.padded();
+        self.top = [f32::NEG_INFINITY; KEYS];
+        self.sum = [0.0; KEYS];
+        self.out.fill(0.0);
+        for j in 0..=(first + rows - 1) / KEYS {
+            let (keys, values) = kv(j);
+            block(
+                rows,
+                KEYS,
+                heads.d,
+                Left::rows(queries, width),
+                Right::rows(keys, KEYS),
+                &mut self.scores,
+                KEYS,
+                false,
+            );
+            let visible = first + 1 - (j * KEYS).min(first + 1);
+            let (top, sum) = (&mut self.top[..rows], &mut self.sum[..rows]);
+            online_softmax(
+                &mut self.scores,
+                &mut self.out,
+                padded,
+                visible,
+                heads.scale(),
+                top,
+                sum,
+            );
+            block(
+                rows,
+                padded,
+                KEYS,
+                Left::rows(&self.scores, KEYS),
+                Right::rows(values, padded),
+                &mut self.out,
+                padded,
+                true,
+            );
+        }
+        for (out, sum) in self.out.chunks_exact_mut(padded).zip(&self.sum[..rows]) {
+            for x in out {
+                *x /= sum;
+            }
+        }
+    }
+
+    fn copy_out(&self, heads: Heads, rows: usize, out: &mut [f32], width: usize) {
+        for (i, row) in self.out.chunks_exact(heads.padded()).take(rows).enumerate() {
+            out[i * width..i * width + heads.d].copy_from_slice(&row[..heads.d]);
+        }
+    }
+}
+
+multiversion! {
+    /// One block of scores to weights: query `i` sees its first `visible + i` keys. Rescales `out` and updates the running
+    /// maximum and sum.
+    fn online_softmax(scores: &mut [f32], out: &mut [f32], padded: usize, visible: usize, scale: f32, top: &mut [f32], sum: &mut [f32]) {
+        let rows = scores.as_chunks_mut::<KEYS>().0.iter_mut().zip(out.chunks_exact_mut(padded));
+        for (i, ((scores, out), (top, sum))) in rows.zip(top.iter_mut().zip(sum.iter_mut())).enumerate() {
+            let limit = visible + i;
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            for j in 0..KEYS {
+                let x = if j < limit { scores[j] * scale } else { f32::NEG_INFINITY };
+                scores[j] = x;
+                lanes[j % LANES] = max(lanes[j % LANES], x);
+            }
+            let new_top = max(*top, max_lanes(lanes));
+            let mut lanes = [0.0; LANES];
+            for j in 0..KEYS {
+                let p = exp(scores[j] - new_top);
+                scores[j] = p;
+                lanes[j % LANES] += p;
+            }
+            let shrink = exp(*top - new_top);
+            *top = new_top;
+            *sum = sum.mul_add(shrink, sum_lanes(lanes));
+            for x in out {
+                *x *= shrink;
+            }
+        }
+    }
+}
+
+/// Documents of each row: `documents[row]` lists ranges of positions.
+pub type Documents = [Vec<std::ops::Range<usize>>];
+
+/// `out: [b * t, n_head * d]` and `logsumexp: [b, n_head, t]` from `q: [b * t, n_head * d]`, `k, v: [b * t, n_kv_head * d]`.
+#[allow(clippy::too_many_arguments)]
+pub fn forward(
+    heads: Heads,
+    t: usize,
+    docs: &Documents,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+    logsumexp: &mut [f32],
+) {
+    let (width, d) = (heads.q_dim(), heads.d);
+    let rows = out
+        .par_chunks_mut(t * width)
+        .zip(logsumexp.par_chunks_mut(heads.n_head * t))
+        .zip(docs);
+    rows.enumerate().for_each(|(b, ((out, logsumexp), docs))| {
+        let row = Row::new(heads, t, b, k, v);
+        let q = &q[b * t * width..(b + 1) * t * width];
+        let parts: Vec<(Vec<f32>, Vec<f32>)> = (0..heads.n_kv_head)
+            .into_par_iter()
+            .map(|g| forward_group(heads, t, docs, q, &row, g))
+            .collect();
+        for (g, (part, lse)) in parts.iter().enumerate() {
+            let (from, n) = (g * heads.group(), heads.group());
+            scatter(part, out, width, from * d, n * d);
+            logsumexp[from * t..(from + n) * t].copy_from_slice(lse);
+        }
+    });
+}
+
+/// Keys and values of one row of the batch.
+struct Row<'a> {
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+impl<'a> Row<'a> {
+    fn new(heads: Heads, t: usize, b: usize, k: &'a [f32], v: &'a [f32]) -> Self {
+        let range = b * t * heads.kv_dim()..(b + 1) * t * heads.kv_dim();
+        Self {
+            k: &k[range.clone()],
+            v: &v[range],
+        }
+    }
+}
+
+/// All query heads of key head `g`: outputs `[t, group * d]` and log-sum-exps `[group, t]`.
+fn forward_group(
+    heads: Heads,
+    t: usize,
+    docs: &[std::ops::Range<usize>],
+    q: &[f32],
+    row: &Row,
+    g: usize,
+) -> (Vec<f32>, Vec<f32>) {
+    let (width, d, group, padded) = (heads.q_dim(), heads.d, heads.group(), heads.padded());
+    let mut out = vec![0.0; t * group * d];
+    let mut lse = vec![0.0; group * t];
+    let mut scratch = Scratch::new(heads);
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    for doc in docs {
+        pack_columns(row.k, heads.kv_dim(), g * d, d, doc, &mut keys);
+        pack_rows(row.v, heads.kv_dim(), g * d, d, padded, doc, &mut values);
+        let kv = |j: usize| {
+            (
+                &keys[j * d * KEYS..][..d * KEYS],
+                &values[j * KEYS * padded..][..KEYS * padded],
+            )
+        };
+        for part in blocks_of_queries(0, doc.len()) {
+            let at = doc.start + part.start;
+            for h in 0..group {
+                let queries = &q[at * width + (g * group + h) * d..];
+                scratch.attend(heads, queries, width, part.len(), part.start, kv);
+                scratch.copy_out(
+                    heads,
+                    part.len(),
+                    &mut out[at * group * d + h * d..],
+                    group * d,
+                );
+                for i in 0..part.len() {
+                    lse[h * t + at + i] =
+                        (f64::from(scratch.top[i]) + f64::from(scratch.sum[i]).ln()) as f32;
+                }
+            }
+        }
+    }
+    (out, lse)
+}
+
+/// `[rows, n]` into columns `at..at + n` of `[rows, width]`.
+fn scatter(part: &[f32], out: &mut [f32], width: usize, at: usize, n: usize) {
+    for (from, to) in part.chunks_exact(n).zip(out.chunks_exact_mut(width)) {
+        to[at..at + n].copy_from_slice(from);
+    }
+}
+
+/// Positions `doc`, columns `at..at + d` of rows of `width`, transposed: `[blocks, d, 64]`, zero-padded.
+fn pack_columns(
+    x: &[f32],
+    width: usize,
+    at: usize,
+    d: usize,
+    doc: &std::ops::Range<usize>,
+    out: &mut Vec<f32>,
+) {
+    out.clear();
+    out.resize(doc.len().div_ceil(KEYS) * d * KEYS, 0.0);
+    for (i, row) in x[doc.start * width..doc.end * width]
+        .chunks_exact(width)
+        .enumerate()
+    {
+        let page = &mut out[i / KEYS * d * KEYS + i % KEYS..];
+        for (j, x) in row[at..at + d].iter().enumerate() {
+            page[j * KEYS] = *x;
+        }
+    }
+}
+
+/// Positions `doc`, columns `at..at + d` of rows of `width`: `[blocks * 64, padded]`, zero-padded.
+fn pack_rows(
+    x: &[f32],
+    width: usize,
+    at: usize,
+    d: usize,
+    padded: usize,
+    doc: &std::ops::Range<usize>,
+    out: &mut Vec<f32>,
+) {
+    out.clear();
+    out.resize(doc.len().next_multiple_of(KEYS) * padded, 0.0);
+    let rows = x[doc.start * width..doc.end * width].chunks_exact(width);
+    for (row, out) in rows.zip(out.chunks_exact_mut(padded)) {
+        out[..d].copy_from_slice(&row[at..at + d]);
+    }
+}
+
+/// What forward has left for backward; shapes as in [`forward`].
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    /// Rotated queries.
+    pub q: &'a [f32],
+    /// Rotated keys.
+    pub k: &'a [f32],
+    /// Values.
+    pub v: &'a [f32],
+    /// Outputs.
+    pub out: &'a [f32],
+    /// Log-sum-exps.
+    pub logsumexp: &'a [f32],
+}
+
+/// Writes `dq: [b * t, n_head * d]` and `dk, dv: [b * t, n_kv_head * d]` from `d_out: [b * t, n_head * d]`.
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    heads: Heads,
+    t: usize,
+    docs: &Documents,
+    kept: Kept,
+    d_out: &[f32],
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    let (width, kv_width, d) = (heads.q_dim(), heads.kv_dim(), heads.d);
+    let rows = dq
+        .par_chunks_mut(t * width)
+        .zip(dk.par_chunks_mut(t * kv_width))
+        .zip(dv.par_chunks_mut(t * kv_width));
+    rows.zip(docs)
+        .enumerate()
+        .for_each(|(b, (((dq, dk), dv), docs))| {
+            let q_range = b * t * width..(b + 1) * t * width;
+            let row = Row::new(heads, t, b, kept.k, kept.v);
+            let lse = &kept.logsumexp[b * heads.n_head * t..(b + 1) * heads.n_head * t];
+            let (q, out, d_out) = (
+                &kept.q[q_range.clone()],
+                &kept.out[q_range.clone()],
+                &d_out[q_range],
+            );
+            let parts: Vec<Group> = (0..heads.n_kv_head)
+                .into_par_iter()
+                .map(|g| {
+                    let mut group = Group::new(heads, t);
+                    docs.iter().for_each(|doc| {
+                        group.document(heads, t, doc, (q, out, d_out), &row, lse, g)
+                    });
+                    group
+                })
+                .collect();
+            for (g, part) in parts.iter().enumerate() {
+                scatter(
+                    &part.dq,
+                    dq,
+                    width,
+                    g * heads.group() * d,
+                    heads.group() * d,
+                );
+                scatter(&part.dk, dk, kv_width, g * d, d);
+                scatter(&part.dv, dv, kv_width, g * d, d);
+            }
+        });
+}
+
+/// Gradients of one key head and its query heads in one row, and the packed operands of the document at hand.
+#[derive(Default)]
+struct Group {
+    dq: Vec<f32>, // [t, group * d]
+    dk: Vec<f32>, // [t, d]
+    dv: Vec<f32>, // [t, d]
+    keys: Vec<f32>,
+    keys_t: Vec<f32>,
+    values_t: Vec<f32>,
+    queries: Vec<f32>,
+    d_out: Vec<f32>,
+    sum_dq: Vec<f32>,
+    sum_dk: Vec<f32>,
+    sum_dv: Vec<f32>,
+}
+
+impl Group {
+    fn new(heads: Heads, t: usize) -> Self {
+        let kv = || vec![0.0; t * heads.d];
+        Self {
+            dq: vec![0.0; t * heads.group() * heads.d],
+            dk: kv(),
+            dv: kv(),
+            ..Self::default()
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn document(
+        &mut self,
+        heads: Heads,
+        t: usize,
+        doc: &std::ops::Range<usize>,
+        (q, out, d_out): (&[f32], &[f32], &[f32]),
+        row: &Row,
+        lse: &[f32],
+        g: usize,
+    ) {
+        let (width, kv_width, d, padded) = (heads.q_dim(), heads.kv_dim(), heads.d, heads.padded());
+        pack_rows(row.k, kv_width, g * d, d, padded, doc, &mut self.keys);
+        pack_columns(row.k, kv_width, g * d, d, doc, &mut self.keys_t);
+        pack_columns(row.v, kv_width, g * d, d, doc, &mut self.values_t);
+        for sum in [&mut self.sum_dk, &mut self.sum_dv] {
+            sum.clear();
+            sum.resize(self.keys.len(), 0.0);
+        }
+        for h in 0..heads.group() {
+            let head = g * heads.group() + h;
+            pack_rows(q, width, head * d, d, padded, doc, &mut self.queries);
+            pack_rows(d_out, width, head * d, d, padded, doc, &mut self.d_out);
+            let pull = row_dots(
+                &out[doc.start * width..doc.end * width],
+                &d_out[doc.start * width..],
+                width,
+                head * d,
+                d,
+            );
+            self.sum_dq.clear();
+            self.sum_dq.resize(self.keys.len(), 0.0);
+            self.head(
+                heads,
+                doc.len(),
+                &lse[head * t + doc.start..head * t + doc.end],
+                &pull,
+            );
+            let n = heads.group() * d;
+            for (from, to) in self
+                .sum_dq
+                .chunks_exact(padded)
+                .zip(self.dq[doc.start * n..doc.end * n].chunks_exact_mut(n))
+            {
+                to[h * d..(h + 1) * d].copy_from_slice(&from[..d]);
+            }
+        }
+        for (sum, to) in [(&self.sum_dk, &mut self.dk), (&self.sum_dv, &mut self.dv)] {
+            for (from, to) in sum
+                .chunks_exact(padded)
+                .zip(to[doc.start * d..doc.end * d].chunks_exact_mut(d))
+            {
+                to.copy_from_slice(&from[..d]);
+            }
+        }
+    }
+
+    /// One query head of one document of `n` tokens: query blocks in order, key blocks in order within.
+    fn head(&mut self, heads: Heads, n: usize, lse: &[f32], pull: &[f32]) {
+        let (d, padded, scale) = (heads.d, heads.padded(), heads.scale());
+        let mut weights = [0.0_f32; KEYS * KEYS];
+        let mut slopes = [0.0_f32; KEYS * KEYS];
+        for qb in (0..n).step_by(KEYS) {
+            let rows = KEYS.min(n - qb);
+            let (q, d_out) = (&self.queries[qb * padded..], &self.d_out[qb * padded..]);
+            for kb in (0..=qb).step_by(KEYS) {
+                let keys_t = Right::rows(&self.keys_t[kb * d..], KEYS);
+                let values_t = Right::rows(&self.values_t[kb * d..], KEYS);
+                block(
+                    rows,
+                    KEYS,
+                    d,
+                    Left::rows(q, padded),
+                    keys_t,
+                    &mut weights,
+                    KEYS,
+                    false,
+                );
+                block(
+                    rows,
+                    KEYS,
+                    d,
+                    Left::rows(d_out, padded),
+                    values_t,
+                    &mut slopes,
+                    KEYS,
+                    false,
+                );
+                let visible = if kb == qb { 1 } else { KEYS };
+                softmax_slopes(
+                    &mut weights,
+                    &mut slopes,
+                    visible,
+                    scale,
+                    &lse[qb..qb + rows],
+                    &pull[qb..],
+                );
+                let (weights, slopes) = (&weights[..rows * KEYS], &slopes[..rows * KEYS]);
+                let range = kb * padded..(kb + KEYS) * padded;
+                let (dk, dv) = (&mut self.sum_dk[range.clone()], &mut self.sum_dv[range]);
+                block(
+                    KEYS,
+                    padded,
+                    rows,
+                    Left::columns(weights, KEYS),
+                    Right::rows(d_out, padded),
+                    dv,
+                    padded,
+                    true,
+                );
+                block(
+                    KEYS,
+                    padded,
+                    rows,
+                    Left::columns(slopes, KEYS),
+                    Right::rows(q, padded),
+                    dk,
+                    padded,
+                    true,
+                );
+                let (dq, keys) = (&mut self.sum_dq[qb * padded..], &self.keys[kb * padded..]);
+                block(
+                    rows,
+                    padded,
+                    KEYS,
+                    Left::rows(slopes, KEYS),
+                    Right::rows(keys, padded),
+                    dq,
+                    padded,
+                    true,
+                );
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Scores to weights and `d weights` to `d scores` (already scaled), in place.
+    fn softmax_slopes(weights: &mut [f32], slopes: &mut [f32], visible: usize, scale: f32, lse: &[f32], pull: &[f32]) {
+        let rows = weights.as_chunks_mut::<KEYS>().0.iter_mut().zip(slopes.as_chunks_mut::<KEYS>().0.iter_mut());
+        for (i, ((weights, slopes), (lse, pull))) in rows.zip(lse.iter().zip(pull)).enumerate() {
+            for j in 0..KEYS {
+                let p = if j < visible + i { exp(weights[j].mul_add(scale, -lse)) } else { 0.0 };
+                weights[j] = p;
+                slopes[j] = p * (slopes[j] - pull) * scale;
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Dot product of columns `at..at + d` of each pair of rows.
+    fn row_dots(a: &[f32], b: &[f32], width: usize, at: usize, d: usize) -> Vec<f32> {
+        a.chunks_exact(width).zip(b.chunks_exact(width)).map(|(a, b)| dot(&a[at..at + d], &b[at..at + d])).collect()
+    }
+}

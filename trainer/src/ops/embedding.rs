@@ -1,0 +1,57 @@
+//! Embedding: a row of the table per id, and the scatter-add back.
+//!
+//! In: ids `[rows]` and a table `[vocab, c]`. Out: rows `[rows, c]`; backward adds each row's gradient to its id's row of
+//! the table, in row order, whatever the split of the work.
+
+use rayon::prelude::*;
+
+/// `out[r] = table[ids[r]]`.
+pub fn forward(table: &[f32], ids: &[u32], c: usize, out: &mut [f32]) {
+    for (row, &id) in out.chunks_exact_mut(c).zip(ids) {
+        row.copy_from_slice(&table[id as usize * c..(id as usize + 1) * c]);
+    }
+}
+
+/// `d_table[ids[r]] += dy[r]`, rows in order.
+pub fn backward(dy: &[f32], ids: &[u32], c: usize, d_table: &mut [f32]) {
+    let part = (d_table.len() / c)
+        .div_ceil(4 * rayon::current_num_threads())
+        .max(1);
+    d_table
+        .par_chunks_mut(part * c)
+        .enumerate()
+        .for_each(|(p, table)| {
+            let range = p * part..p * part + table.len() / c;
+            for (row, &id) in dy.chunks_exact(c).zip(ids) {
+                if range.contains(&(id as usize)) {
+                    let at = (id as usize - range.start) * c;
+                    for (t, d) in table[at..at + c].iter_mut().zip(row) {
+                        *t += d;
+                    }
+                }
+            }
+        });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_gathered_and_repeated_ids_add_up() {
+        let table = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let mut out = [0.0; 6];
+        forward(&table, &[2, 0, 2], 2, &mut out);
+        assert_eq!(out, [5.0, 6.0, 1.0, 2.0, 5.0, 6.0]);
+        let mut grad = [0.0; 6];
+        backward(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 0, 2], 2, &mut grad);
+        assert_eq!(grad, [3.0, 4.0, 0.0, 0.0, 6.0, 8.0]);
+    }
+
+    #[test]
+    fn no_rows_change_nothing() {
+        let mut grad = [1.0; 4];
+        backward(&[], &[], 2, &mut grad);
+        assert_eq!(grad, [1.0; 4]);
+    }
+}
