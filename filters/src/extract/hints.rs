@@ -99,6 +99,8 @@ const WORDS: &[(&str, Hint)] = &[
     ("nav", Hint::NAV),
     ("navbar", Hint::NAV),
     ("navbox", Hint::NAV),
+    ("navfooter", Hint::NAV),
+    ("navheader", Hint::NAV),
     ("navigation", Hint::NAV),
     ("navleft", Hint::NAV),
     ("navright", Hint::NAV),

@@ -14,6 +14,7 @@ mod measure;
 mod render;
 mod score;
 mod tag;
+mod token;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -34,6 +34,8 @@ struct Writer {
     quotes: usize,
     /// Depth of open preformatted elements.
     verbatim: usize,
+    /// Nothing was written yet inside the preformatted element; its first line breaks are not content.
+    fresh: bool,
     /// Depth of open inline code (Markdown only).
     code: usize,
     /// Inline code has begun and its backtick is not written yet.
@@ -60,6 +62,7 @@ pub(super) fn render(tree: &Tree, content: &Content, format: Format) -> String {
         lists: Vec::new(),
         quotes: 0,
         verbatim: 0,
+        fresh: false,
         code: 0,
         backtick: false,
         tables: Vec::new(),
@@ -109,8 +112,12 @@ impl Writer {
     }
 
     fn raise(&mut self, gap: Gap) {
-        // Inside a row of a table everything is one line.
-        let gap = if self.in_cell() { gap.min(Gap::Space) } else { gap };
+        // A row of a table is one line, and items of a list stay together.
+        let gap = match gap {
+            _ if self.in_cell() => gap.min(Gap::Space),
+            Gap::Block if !self.lists.is_empty() => Gap::Line,
+            _ => gap,
+        };
         self.gap = self.gap.max(gap);
     }
 
@@ -122,15 +129,13 @@ impl Writer {
     fn begin(&mut self) {
         let gap = std::mem::replace(&mut self.gap, Gap::Nothing);
         let fresh = self.out.is_empty();
-        let in_list = !self.lists.is_empty();
         match gap {
             _ if fresh => {}
             Gap::Nothing => {}
             Gap::Space => self.out.push(' '),
             Gap::Cell => self.out.push_str(" | "),
-            Gap::Line => self.out.push('\n'),
-            Gap::Block if self.markdown() && !in_list => self.out.push_str("\n\n"),
-            Gap::Block => self.out.push('\n'),
+            Gap::Block if self.markdown() => self.out.push_str("\n\n"),
+            Gap::Line | Gap::Block => self.out.push('\n'),
         }
         if gap >= Gap::Line || fresh {
             for _ in 0..self.quotes {
@@ -188,6 +193,8 @@ impl Writer {
     }
 
     fn preformatted(&mut self, text: &str) {
+        let text = if self.fresh { text.trim_start_matches(['\n', '\r']) } else { text };
+        self.fresh &= text.is_empty();
         if text.is_empty() {
             return;
         }
@@ -290,6 +297,7 @@ impl Writer {
             self.begin();
             self.out.push_str("```\n");
         }
+        self.fresh |= self.verbatim == 0;
         self.verbatim += 1;
     }
 

@@ -18,6 +18,9 @@ use super::tag::Tag;
 /// With fewer bytes of text than this (about twenty words) extraction was too strict.
 const TOO_LITTLE: f64 = 120.0;
 
+/// A page with fewer bytes of text than this is taken whole, without its furniture.
+const SHORT_PAGE: f64 = 300.0;
+
 /// Furniture may not hold more than this share of the weight of the page, whatever it is called.
 const FURNITURE_WEIGHT: f64 = 0.5;
 
@@ -67,7 +70,8 @@ pub(super) fn content(tree: &Tree) -> Content {
     let mut dropped = shown.clone();
     page.drop_furniture(&page.measures.sums(&shown, listing), discussion, &mut dropped);
     let sums = page.measures.sums(&dropped, listing);
-    let root = page.descend(&sums);
+    let short = sums.of(tree.subtree(page.body)).text < SHORT_PAGE;
+    let root = if short { page.body } else { page.descend(&sums) };
     let lenient = dropped.clone();
     page.drop_link_lists(&sums, root, &mut dropped);
     let bytes = |dropped: &[bool], at| page.measures.sums(dropped, listing).of(tree.subtree(at)).text;

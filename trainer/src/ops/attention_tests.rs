@@ -82,7 +82,7 @@ fn close(name: &str, got: &[f32], want: &Tensor) {
         .sum::<f64>()
         .sqrt();
     assert!(
-        got.len() == want.len() && diff <= 2e-6 * norm.max(1e-3),
+        got.len() == want.len() && diff <= 2e-6 * norm.max(0.1),
         "{name}: {diff} of {norm}"
     );
 }
