@@ -33,14 +33,23 @@ input = "bpe"
     );
     let said = fails_with(&["check", arg(&path)], 2);
     for part in [
-        "test.toml:2", "did you mean `seed`?",
-        "test.toml:5", "no file matches \"nowhere/*.warc.gz\"",
-        "test.toml:8", "did you mean `crawl`?",
-        "test.toml:12", "unknown field `bandz` in stage `unique`", "did you mean `bands`?",
-        "test.toml:13", "`ngram` in stage `unique`",
-        "test.toml:15", "did you mean `language`?",
-        "test.toml:22", "stage `shards` needs a table from `bpe`, which (kind tokenizer) makes a tokenizer",
-        "needs `tokenizer`", "nothing was started",
+        "test.toml:2",
+        "did you mean `seed`?",
+        "test.toml:5",
+        "no file matches \"nowhere/*.warc.gz\"",
+        "test.toml:8",
+        "did you mean `crawl`?",
+        "test.toml:12",
+        "unknown field `bandz` in stage `unique`",
+        "did you mean `bands`?",
+        "test.toml:13",
+        "`ngram` in stage `unique`",
+        "test.toml:15",
+        "did you mean `language`?",
+        "test.toml:22",
+        "stage `shards` needs a table from `bpe`, which (kind tokenizer) makes a tokenizer",
+        "needs `tokenizer`",
+        "nothing was started",
     ] {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
@@ -69,7 +78,10 @@ fn a_manifest_that_is_no_toml_points_at_the_line() {
 
 #[test]
 fn overrides_reach_the_stage_and_wrong_ones_are_told() {
-    assert!(fails_with(&["check", "tests/micro.toml", "--set", "lng.keep=[\"de\"]"], 2).contains("did you mean stage `lang`?"));
+    assert!(
+        fails_with(&["check", "tests/micro.toml", "--set", "lng.keep=[\"de\"]"], 2)
+            .contains("did you mean stage `lang`?")
+    );
     assert!(fails_with(&["check", "tests/micro.toml", "--set", "lang.min_score=7"], 2).contains("expected 0 to 1"));
     stdout(&["check", "tests/micro.toml", "--set", "lang.keep=[\"de\"]"]);
 }
@@ -100,7 +112,22 @@ fn the_reference_beside_the_manifests_is_the_one_the_program_prints() {
 #[test]
 fn every_command_explains_itself_with_an_example() {
     let help = stdout(&["--help"]);
-    for command in ["init", "run", "check", "plan", "status", "sql", "explain", "trace", "verify", "report", "chat", "gc", "schema", "completions"] {
+    for command in [
+        "init",
+        "run",
+        "check",
+        "plan",
+        "status",
+        "sql",
+        "explain",
+        "trace",
+        "verify",
+        "report",
+        "chat",
+        "gc",
+        "schema",
+        "completions",
+    ] {
         assert!(help.contains(command), "no {command} in the help");
         assert!(stdout(&[command, "--help"]).contains("Example"), "no example for {command}");
     }

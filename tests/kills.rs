@@ -15,7 +15,10 @@ fn finish(root: &Path) -> String {
 
 /// Whether a run with this fail point armed was killed by it.
 fn killed(root: &Path, point: &str) -> bool {
-    let said = gristmill(&["run", MICRO, "--root", arg(root), "--threads", "1"]).env("GRISTMILL_FAIL", point).output().unwrap();
+    let said = gristmill(&["run", MICRO, "--root", arg(root), "--threads", "1"])
+        .env("GRISTMILL_FAIL", point)
+        .output()
+        .unwrap();
     assert!(!text(&said.stderr).contains("panicked"), "{}", text(&said.stderr));
     match said.status.signal() {
         Some(signal) => {

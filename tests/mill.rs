@@ -38,20 +38,26 @@ fn sql(run_folder: &Path, query: &str) -> String {
 
 /// Every record has a verdict, in every stage that can lose one.
 fn nothing_is_lost(run_folder: &Path) {
-    let counts = sql(run_folder, "SELECT status, rule, count(*) FROM crawl_verdicts GROUP BY status, rule ORDER BY status, rule");
+    let counts = sql(
+        run_folder,
+        "SELECT status, rule, count(*) FROM crawl_verdicts GROUP BY status, rule ORDER BY status, rule",
+    );
     assert!(counts.contains("kept,,19") && counts.contains("dropped,ingest.http_status,1"), "{counts}");
     for (stage, input) in [("text", "crawl"), ("lang", "text"), ("quality", "lang"), ("unique", "quality")] {
         let query = format!(
-            "SELECT (SELECT count(*) FROM {input}) = (SELECT count(*) FROM {stage}_verdicts), \
-             (SELECT count(*) FROM {stage}) = (SELECT count(*) FROM {stage}_verdicts WHERE status = 'kept')"
+            "SELECT (SELECT count(*) FROM {input}) = (SELECT count(*) FROM {stage}_verdicts) AS a, \
+             (SELECT count(*) FROM {stage}) = (SELECT count(*) FROM {stage}_verdicts WHERE status = 'kept') AS b"
         );
         assert!(sql(run_folder, &query).ends_with("true,true\n"), "{stage}");
     }
     let german = sql(run_folder, "SELECT count(*) FROM lang_all WHERE status = 'dropped' AND language = 'de'");
     assert!(german.ends_with("\n3\n"), "{german}");
-    let twice = sql(run_folder, "SELECT count(*) FROM unique_verdicts WHERE status = 'dropped' AND kept_id IS NOT NULL");
+    let twice =
+        sql(run_folder, "SELECT count(*) FROM unique_verdicts WHERE status = 'dropped' AND kept_id IS NOT NULL");
     assert!(twice.trim_end().lines().last().unwrap().parse::<u64>().unwrap() >= 1, "{twice}");
-    for refused in ["CREATE TABLE t AS SELECT 1", "COPY unique TO '/tmp/x.parquet'", "SET datafusion.execution.batch_size = 1"] {
+    for refused in
+        ["CREATE TABLE t AS SELECT 1", "COPY unique TO '/tmp/x.parquet'", "SET datafusion.execution.batch_size = 1"]
+    {
         let said = run(&["sql", arg(run_folder), refused]);
         assert!(!said.status.success(), "{refused} was allowed");
     }
@@ -77,7 +83,9 @@ fn lineage_goes_both_ways(run_folder: &Path) {
         None => sql(run_folder, "SELECT id FROM unique ORDER BY id LIMIT 1").lines().last().unwrap().to_string(),
     };
     let told = stdout(&["explain", arg(run_folder), &id]);
-    for part in ["crawl (ingest)", "\"offset\":", "quality (filter)", "gopher_quality", "shards (tokenize)", "token_start="] {
+    for part in
+        ["crawl (ingest)", "\"offset\":", "quality (filter)", "gopher_quality", "shards (tokenize)", "token_start="]
+    {
         assert!(told.contains(part), "no {part} in\n{told}");
     }
     fails_with(&["explain", arg(run_folder), "no such id"], 2);
@@ -99,7 +107,9 @@ fn the_report_is_one_file(run_folder: &Path) {
 }
 
 fn the_export_is_a_hugging_face_folder(run_folder: &Path) {
-    for file in ["config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
+    for file in
+        ["config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+    {
         assert!(run_folder.join("model").join(file).is_file(), "no {file}");
     }
 }

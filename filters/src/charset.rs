@@ -137,8 +137,10 @@ mod tests {
         Encoding::for_label(label.as_bytes()).expect("a known label").encode(text).0.into_owned()
     }
 
-    const RUSSIAN: &str = "<p>Съешь ещё этих мягких французских булок, да выпей чаю. Широкая электрификация южных губерний.</p>";
-    const JAPANESE: &str = "<html><p>吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。</p><p>カタカナも混ぜる。</p>";
+    const RUSSIAN: &str =
+        "<p>Съешь ещё этих мягких французских булок, да выпей чаю. Широкая электрификация южных губерний.</p>";
+    const JAPANESE: &str =
+        "<html><p>吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。</p><p>カタカナも混ぜる。</p>";
 
     #[test]
     fn empty_and_one_word_inputs_are_utf8() {
@@ -185,7 +187,9 @@ mod tests {
 
     #[test]
     fn unlabelled_legacy_pages_are_guessed() {
-        for (text, label, word) in [(RUSSIAN, "windows-1251", "мягких"), (JAPANESE, "shift_jis", "吾輩"), (JAPANESE, "euc-jp", "名前")] {
+        for (text, label, word) in
+            [(RUSSIAN, "windows-1251", "мягких"), (JAPANESE, "shift_jis", "吾輩"), (JAPANESE, "euc-jp", "名前")]
+        {
             let decoded = decode(&encoded(text, label), None);
             assert!(decoded.text.contains(word), "{label} was read as {}", decoded.encoding);
             assert_eq!(decoded.replaced, 0);

@@ -6,9 +6,9 @@
 //!
 //! A **word** is a run of letters, digits and marks; an apostrophe, full stop, comma, colon, hyphen, slash or at sign between two
 //! of them joins as it does in spaCy's English tokenizer (`3.14`, `10,000`, `12:30`, `example.org`, `1/2`, but `well|-|known`), and
-//! a URL is one word. A run of one and the same symbol is a word too (`...`, `---`). In scripts written without spaces (Han,
+//! a URL is one word, and so are `--option` and `-5`. A run of one and the same symbol is a word too (`...`, `===`). In scripts written without spaces (Han,
 //! Hiragana, Thai, Lao, Myanmar, Khmer) every character with its marks is a word: a dictionary would make the rules depend on its
-//! version. Unlike spaCy, `don't` is one word. Unicode: Rust's own `Alphabetic` and `Numeric`; UAX #29 agrees but for the joiners.
+//! version. Unlike spaCy, `don't` and `=====` are one word. Unicode: Rust's own `Alphabetic` and `Numeric`; UAX #29 agrees but for the joiners.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -184,12 +184,14 @@ impl Scanner<'_> {
                 }
                 _ => {}
             }
-            if self.piece_start.is_none() {
+            let begins_piece = self.piece_start.is_none();
+            if begins_piece {
                 self.piece_start = Some(self.chars);
             }
             match class {
                 Class::Solo => self.solo(width),
-                Class::Letter | Class::Digit => self.word(),
+                Class::Letter | Class::Digit => self.word(0),
+                Class::Symbol if begins_piece && self.bytes[self.at] == b'-' => self.hyphens(),
                 _ => self.symbols(width),
             }
         }
@@ -267,8 +269,21 @@ impl Scanner<'_> {
         self.push(start, before, WordKind::Symbol);
     }
 
-    fn word(&mut self) {
+    /// Hyphens at the beginning of a piece belong to the word that follows at once: `--option`, `-5`.
+    fn hyphens(&mut self) {
+        let count = self.bytes[self.at..].iter().take_while(|&&byte| byte == b'-').count();
+        if self.class_at(self.at + count).0.is_inside() {
+            self.word(count);
+        } else {
+            self.symbols(1);
+        }
+    }
+
+    /// A word that begins with this many hyphens.
+    fn word(&mut self, hyphens: usize) {
         let (start, before) = (self.at, self.chars);
+        self.at += hyphens;
+        self.chars += hyphens;
         let mut kind = WordKind::Symbol;
         let mut last = Class::Letter;
         loop {
@@ -450,6 +465,7 @@ mod tests {
             ("end.Next e.g. example.org", "end|.|Next|e.g|.|example.org"),
             ("see https://a.b/c?d=e#f. Or mail me@x.org", "see|https://a.b/c?d=e#f|.|Or|mail|me@x.org"),
             ("snake_case --- *** (x)", "snake_case|---|***|(|x|)"),
+            ("ls -l --all=yes -5 a--b -", "ls|-l|--all|=|yes|-5|a|--|b|-"),
             ("Привет, мир", "Привет|,|мир"),
             ("नमस्ते दुनिया", "नमस्ते|दुनिया"),
             ("e\u{301}te\u{301} cafe\u{301}", "e\u{301}te\u{301}|cafe\u{301}"),

@@ -27,7 +27,10 @@ impl Dataset {
     /// Opens the output a folder holds; an error if the stage is not finished.
     pub fn open(name: &str, path: PathBuf) -> Result<Self> {
         let receipt = Receipt::read(&path)?.ok_or_else(|| {
-            Error::Integrity(format!("stage `{name}` has no receipt in {}\nhint: run the manifest again", path.display()))
+            Error::Integrity(format!(
+                "stage `{name}` has no receipt in {}\nhint: run the manifest again",
+                path.display()
+            ))
         })?;
         Ok(Self { name: name.to_string(), path, receipt })
     }
@@ -58,7 +61,9 @@ impl Dataset {
             if builder.schema().column_with_name(column).is_none() {
                 let known: Vec<&str> = builder.schema().fields().iter().map(|f| f.name().as_str()).collect();
                 return Err(Error::Query(format!(
-                    "stage `{}` has no column `{column}`   (known: {})", self.name, known.join(", ")
+                    "stage `{}` has no column `{column}`   (known: {})",
+                    self.name,
+                    known.join(", ")
                 )));
             }
         }
@@ -73,7 +78,10 @@ impl Dataset {
         for part in self.parts() {
             for batch in self.read(&part, &[column])? {
                 let values = string_column(&batch, column)?;
-                all.extend((0..values.len()).map(|i| if values.is_null(i) { String::new() } else { values.value(i).to_string() }));
+                all.extend(
+                    (0..values.len())
+                        .map(|i| if values.is_null(i) { String::new() } else { values.value(i).to_string() }),
+                );
             }
         }
         Ok(all)
@@ -96,9 +104,10 @@ pub fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
 /// A named column that must hold strings.
 pub fn string_column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringArray> {
     let array = column(batch, name)?;
-    array.as_any().downcast_ref::<StringArray>().ok_or_else(|| {
-        Error::Query(format!("column `{name}` holds {}, expected text", array.data_type()))
-    })
+    array
+        .as_any()
+        .downcast_ref::<StringArray>()
+        .ok_or_else(|| Error::Query(format!("column `{name}` holds {}, expected text", array.data_type())))
 }
 
 /// The same column of all fragments of all inputs, as text, with the matching ids.
@@ -111,4 +120,3 @@ pub fn texts(inputs: &[Dataset], columns: &[&str]) -> Result<Vec<Vec<String>>> {
     }
     Ok(all)
 }
-

@@ -53,7 +53,14 @@ pub struct Summary {
 }
 
 /// Runs a manifest under `run`; `only` limits it to one stage and what it needs.
-pub fn run(manifest: &Manifest, run: &Path, only: Option<&str>, settings: &Settings, progress: &dyn Progress, stop: &AtomicBool) -> Result<Summary> {
+pub fn run(
+    manifest: &Manifest,
+    run: &Path,
+    only: Option<&str>,
+    settings: &Settings,
+    progress: &dyn Progress,
+    stop: &AtomicBool,
+) -> Result<Summary> {
     let started = Instant::now();
     let wanted = closure(manifest, only)?;
     let _lock = lock::acquire(run)?;
@@ -61,7 +68,9 @@ pub fn run(manifest: &Manifest, run: &Path, only: Option<&str>, settings: &Setti
     if free < least {
         return Err(Error::Resources(format!(
             "{} has {} MB free, this run needs at least {} MB\nhint: free some space or choose another place with --root",
-            run.display(), free >> 20, least >> 20
+            run.display(),
+            free >> 20,
+            least >> 20
         )));
     }
     let mut summary = Summary::default();
@@ -91,8 +100,14 @@ pub fn run(manifest: &Manifest, run: &Path, only: Option<&str>, settings: &Setti
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one call, used once")]
 fn run_stage(
-    manifest: &Manifest, stage: &Stage, key: &Key, path: &Path, done: &BTreeMap<String, Dataset>,
-    settings: &Settings, progress: &dyn Progress, stop: &AtomicBool,
+    manifest: &Manifest,
+    stage: &Stage,
+    key: &Key,
+    path: &Path,
+    done: &BTreeMap<String, Dataset>,
+    settings: &Settings,
+    progress: &dyn Progress,
+    stop: &AtomicBool,
 ) -> Result<Receipt> {
     let started = Instant::now();
     let out = OutputDir::open(path.to_path_buf())?;
@@ -140,8 +155,12 @@ fn closure(manifest: &Manifest, only: Option<&str>) -> Result<BTreeSet<String>> 
     let Some(only) = only else { return Ok(manifest.stages.iter().map(|s| s.name.clone()).collect()) };
     if manifest.stage(only).is_none() {
         let names: Vec<String> = manifest.stages.iter().map(|s| s.name.clone()).collect();
-        let hint = crate::manifest::nearest(only, &names).map(|n| format!("\nhint: did you mean `{n}`?")).unwrap_or_default();
-        return Err(Error::Manifest(format!("error: --only {only}: no such stage   (known: {}){hint}", names.join(", "))));
+        let hint =
+            crate::manifest::nearest(only, &names).map(|n| format!("\nhint: did you mean `{n}`?")).unwrap_or_default();
+        return Err(Error::Manifest(format!(
+            "error: --only {only}: no such stage   (known: {}){hint}",
+            names.join(", ")
+        )));
     }
     let mut wanted = BTreeSet::from([only.to_string()]);
     for stage in manifest.stages.iter().rev() {
@@ -184,8 +203,9 @@ pub fn last_revision(run: &Path) -> Result<Option<(Revision, u64)>> {
     let Some(number) = numbers.max() else { return Ok(None) };
     let path = run.join("history").join(format!("{number:05}.json"));
     let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-    let revision = serde_json::from_slice(&text)
-        .map_err(|e| Error::Integrity(format!("{} is no revision: {e}\nhint: remove it and run again", path.display())))?;
+    let revision = serde_json::from_slice(&text).map_err(|e| {
+        Error::Integrity(format!("{} is no revision: {e}\nhint: remove it and run again", path.display()))
+    })?;
     Ok(Some((revision, number)))
 }
 
@@ -199,9 +219,16 @@ pub fn datasets(run: &Path) -> Result<Vec<(RevisionStage, Dataset)>> {
 /// Finished stages by the links of a run that has not come to its end yet.
 fn linked(run: &Path) -> Result<Vec<(RevisionStage, Dataset)>> {
     let entries = std::fs::read_dir(run).map_err(|_| {
-        Error::Manifest(format!("error: there is no run at {}\nhint: give the folder that `gristmill run` printed, e.g. runs/quickstart", run.display()))
+        Error::Manifest(format!(
+            "error: there is no run at {}\nhint: give the folder that `gristmill run` printed, e.g. runs/quickstart",
+            run.display()
+        ))
     })?;
-    let mut names: Vec<String> = entries.flatten().filter(|e| e.path().is_symlink()).map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|e| e.path().is_symlink())
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
     names.retain(|n| !n.starts_with('.'));
     names.sort();
     let mut found = Vec::new();
@@ -218,8 +245,13 @@ fn linked(run: &Path) -> Result<Vec<(RevisionStage, Dataset)>> {
             references: BTreeMap::new(),
         };
         for input in key.iter().flat_map(|k| &k.inputs) {
-            let (role, name) = (input["role"].as_str().unwrap_or(""), input["stage"].as_str().unwrap_or("").to_string());
-            if role == "input" { stage.inputs.push(name) } else { stage.references.entry(role.into()).or_default().push(name) }
+            let (role, name) =
+                (input["role"].as_str().unwrap_or(""), input["stage"].as_str().unwrap_or("").to_string());
+            if role == "input" {
+                stage.inputs.push(name)
+            } else {
+                stage.references.entry(role.into()).or_default().push(name)
+            }
         }
         found.push((stage, Dataset { name, path, receipt }));
     }

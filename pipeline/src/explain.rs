@@ -33,7 +33,8 @@ pub fn explain(run: &Path, id: &str) -> Result<Vec<Value>> {
         if steps.is_empty() {
             return Err(Error::Manifest(format!(
                 "error: no stage of {} knows the id {id}\nhint: find ids with  gristmill sql {} \"SELECT id, url FROM <stage> ORDER BY id LIMIT 5\"",
-                run.display(), run.display()
+                run.display(),
+                run.display()
             )));
         }
         Ok(steps)
@@ -41,7 +42,11 @@ pub fn explain(run: &Path, id: &str) -> Result<Vec<Value>> {
 }
 
 /// Follows `parent_id` upwards, so that explaining a rollout or a pair shows its prompt and its document too.
-async fn add_parents(session: &SessionContext, stages: &[(RevisionStage, Dataset)], ids: &mut BTreeSet<String>) -> Result<()> {
+async fn add_parents(
+    session: &SessionContext,
+    stages: &[(RevisionStage, Dataset)],
+    ids: &mut BTreeSet<String>,
+) -> Result<()> {
     let mut frontier = ids.clone();
     while !frontier.is_empty() {
         let mut parents = BTreeSet::new();
@@ -59,7 +64,13 @@ async fn add_parents(session: &SessionContext, stages: &[(RevisionStage, Dataset
 }
 
 /// Rows of a stage's files whose `column` is one of `ids`, without the long columns.
-async fn find(session: &SessionContext, dataset: &Dataset, prefix: &str, column: &str, ids: &BTreeSet<String>) -> Result<Vec<Map<String, Value>>> {
+async fn find(
+    session: &SessionContext,
+    dataset: &Dataset,
+    prefix: &str,
+    column: &str,
+    ids: &BTreeSet<String>,
+) -> Result<Vec<Map<String, Value>>> {
     let files = dataset.files(prefix);
     if files.is_empty() {
         return Ok(Vec::new());
@@ -80,7 +91,9 @@ async fn find(session: &SessionContext, dataset: &Dataset, prefix: &str, column:
     for batch in &batches {
         for row in 0..batch.num_rows() {
             let schema = batch.schema();
-            rows.push(schema.fields().iter().zip(batch.columns()).map(|(f, c)| (f.name().clone(), value(c, row))).collect());
+            rows.push(
+                schema.fields().iter().zip(batch.columns()).map(|(f, c)| (f.name().clone(), value(c, row))).collect(),
+            );
         }
     }
     Ok(rows)
@@ -96,14 +109,18 @@ pub fn trace(run: &Path, stage: Option<&str>, step: u64) -> Result<(String, Vec<
         None => models.first().copied(),
         Some(name) => models.iter().find(|(s, _)| s.name == name).copied(),
     }
-    .ok_or_else(|| Error::Manifest(format!("error: no such model stage in {}   (known: {})", run.display(), names.join(", "))))?;
+    .ok_or_else(|| {
+        Error::Manifest(format!("error: no such model stage in {}   (known: {})", run.display(), names.join(", ")))
+    })?;
     let session = session(None, None)?;
     block_on(async {
         register(&session, "trace", &dataset.files("trace-")).await?;
         let steps = session.sql("SELECT max(step) FROM trace").await?.collect().await?;
         let last = value(steps[0].column(0), 0).as_u64().unwrap_or(0);
         let mut query = format!("SELECT * FROM trace WHERE step = {step}");
-        if let Some(shards) = stage.inputs.first().and_then(|n| stages.iter().find(|(s, _)| s.name == *n && s.kind == "tokenize")) {
+        if let Some(shards) =
+            stage.inputs.first().and_then(|n| stages.iter().find(|(s, _)| s.name == *n && s.kind == "tokenize"))
+        {
             register(&session, "documents", &shards.1.parts()).await?;
             query = format!(
                 "SELECT t.step, t.window, d.id, d.stage, d.shard, greatest(d.token_start, t.token_start) AS token_start, \
@@ -118,11 +135,21 @@ pub fn trace(run: &Path, stage: Option<&str>, step: u64) -> Result<(String, Vec<
         for batch in &batches {
             let schema = batch.schema();
             for row in 0..batch.num_rows() {
-                rows.push(Value::Object(schema.fields().iter().zip(batch.columns()).map(|(f, c)| (f.name().clone(), value(c, row))).collect()));
+                rows.push(Value::Object(
+                    schema
+                        .fields()
+                        .iter()
+                        .zip(batch.columns())
+                        .map(|(f, c)| (f.name().clone(), value(c, row)))
+                        .collect(),
+                ));
             }
         }
         if rows.is_empty() {
-            return Err(Error::Manifest(format!("error: stage `{}` has no step {step}; its last is {last}", stage.name)));
+            return Err(Error::Manifest(format!(
+                "error: stage `{}` has no step {step}; its last is {last}",
+                stage.name
+            )));
         }
         add_urls(&session, &stages, &mut rows).await?;
         Ok((stage.name.clone(), rows))
@@ -131,7 +158,9 @@ pub fn trace(run: &Path, stage: Option<&str>, step: u64) -> Result<(String, Vec<
 
 /// Adds `url` to rows whose document some stage knows it for.
 async fn add_urls(session: &SessionContext, stages: &[(RevisionStage, Dataset)], rows: &mut [Value]) -> Result<()> {
-    let key = |row: &Value| row.get("parent_id").and_then(Value::as_str).or(row.get("id").and_then(Value::as_str)).map(String::from);
+    let key = |row: &Value| {
+        row.get("parent_id").and_then(Value::as_str).or(row.get("id").and_then(Value::as_str)).map(String::from)
+    };
     let ids: BTreeSet<String> = rows.iter().filter_map(key).collect();
     for (_, dataset) in stages.iter().filter(|(s, _)| s.kind == "ingest") {
         let found = find(session, dataset, "part-", "id", &ids).await?;

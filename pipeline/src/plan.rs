@@ -116,10 +116,13 @@ fn first_difference(path: &str, old: &Value, new: &Value) -> Option<String> {
         (a, b) if a == b => None,
         (Value::Object(a), Value::Object(b)) => {
             let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            keys.into_iter().find_map(|k| first_difference(&join(k), a.get(k).unwrap_or(&Value::Null), b.get(k).unwrap_or(&Value::Null)))
+            keys.into_iter().find_map(|k| {
+                first_difference(&join(k), a.get(k).unwrap_or(&Value::Null), b.get(k).unwrap_or(&Value::Null))
+            })
         }
         (Value::Array(a), Value::Array(b)) if path == "inputs" && a.len() == b.len() => {
-            let changed = a.iter().zip(b).find(|(x, y)| x != y).map(|(_, y)| y["stage"].as_str().unwrap_or("?").to_string());
+            let changed =
+                a.iter().zip(b).find(|(x, y)| x != y).map(|(_, y)| y["stage"].as_str().unwrap_or("?").to_string());
             changed.map(|name| format!("input `{name}` changed"))
         }
         (Value::Null, b) => Some(format!("{path} added ({})", short(b))),

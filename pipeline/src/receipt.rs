@@ -1,8 +1,8 @@
 //! The receipt: the last thing a stage writes, and the proof that it is whole.
 
+use crate::error::{Error, Result};
 use crate::store::durable::{self, FileEntry};
 use crate::store::{Counts, FragmentRecord};
-use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
@@ -56,7 +56,9 @@ impl Receipt {
         let path = folder.join(RECEIPT);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             Err(e) => return Err(Error::io("read", &path)(e)),
         };
         serde_json::from_slice(&text).map(Some).map_err(|e| {
@@ -92,7 +94,11 @@ pub fn verify_files(folder: &Path, receipt: &Receipt) -> Result<()> {
             return Err(Error::Integrity(format!(
                 "{} does not hold the committed bytes (stage `{}`): expected {} bytes blake3 {}, found {bytes} bytes blake3 {digest}\n\
                  hint: remove the folder {} and run again",
-                path.display(), receipt.stage, file.bytes, file.blake3, folder.display()
+                path.display(),
+                receipt.stage,
+                file.bytes,
+                file.blake3,
+                folder.display()
             )));
         }
     }

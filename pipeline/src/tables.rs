@@ -22,7 +22,12 @@ pub async fn open(run: &Path, memory_limit_bytes: Option<u64>) -> Result<Session
     Ok(context)
 }
 
-async fn register_stage(context: &SessionContext, stages: &[(RevisionStage, Dataset)], stage: &RevisionStage, dataset: &Dataset) -> Result<()> {
+async fn register_stage(
+    context: &SessionContext,
+    stages: &[(RevisionStage, Dataset)],
+    stage: &RevisionStage,
+    dataset: &Dataset,
+) -> Result<()> {
     let parts = dataset.parts();
     if !parts.is_empty() {
         register(context, &stage.name, &parts).await?;
@@ -35,14 +40,19 @@ async fn register_stage(context: &SessionContext, stages: &[(RevisionStage, Data
     }
     let input = stage.inputs.first().and_then(|name| stages.iter().find(|(s, _)| s.name == *name));
     let verdicts = format!("{}_verdicts", stage.name);
-    if !dataset.files("verdicts-").is_empty() && let Some((_, input)) = input {
+    if !dataset.files("verdicts-").is_empty()
+        && let Some((_, input)) = input
+    {
         // The input's columns beside the verdict: everything that was looked at, kept or not.
-        let own = context.table(&verdicts).await?.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+        let own =
+            context.table(&verdicts).await?.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
         let theirs = input.schema()?;
-        let columns = theirs.fields().iter().map(|f| f.name()).filter(|n| !own.contains(n)).map(|n| format!(", i.\"{n}\""));
+        let columns =
+            theirs.fields().iter().map(|f| f.name()).filter(|n| !own.contains(n)).map(|n| format!(", i.\"{n}\""));
         let query = format!(
             "SELECT v.*{} FROM \"{verdicts}\" v LEFT JOIN \"{}\" i ON v.id = i.id",
-            columns.collect::<String>(), input.name
+            columns.collect::<String>(),
+            input.name
         );
         let view = context.sql(&query).await?.into_view();
         context.register_table(datafusion::common::TableReference::bare(format!("{}_all", stage.name)), view)?;
@@ -51,9 +61,15 @@ async fn register_stage(context: &SessionContext, stages: &[(RevisionStage, Data
 }
 
 fn summary(stages: &[(RevisionStage, Dataset)]) -> Result<MemTable> {
-    let text = |f: &dyn Fn(&(RevisionStage, Dataset)) -> String| Arc::new(stages.iter().map(|s| Some(f(s))).collect::<StringArray>()) as ArrayRef;
-    let count = |name: &'static str| Arc::new(stages.iter().map(|(_, d)| d.receipt.counts.get(name).copied()).collect::<UInt64Array>()) as ArrayRef;
-    let number = |f: &dyn Fn(&Dataset) -> u64| Arc::new(stages.iter().map(|(_, d)| Some(f(d))).collect::<UInt64Array>()) as ArrayRef;
+    let text = |f: &dyn Fn(&(RevisionStage, Dataset)) -> String| {
+        Arc::new(stages.iter().map(|s| Some(f(s))).collect::<StringArray>()) as ArrayRef
+    };
+    let count = |name: &'static str| {
+        Arc::new(stages.iter().map(|(_, d)| d.receipt.counts.get(name).copied()).collect::<UInt64Array>()) as ArrayRef
+    };
+    let number = |f: &dyn Fn(&Dataset) -> u64| {
+        Arc::new(stages.iter().map(|(_, d)| Some(f(d))).collect::<UInt64Array>()) as ArrayRef
+    };
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("name", text(&|s| s.0.name.clone())),
         ("kind", text(&|s| s.0.kind.clone())),

@@ -4,13 +4,12 @@
 //! the manifest's options; the SQL shell gets `language(text)`, `measure(text, 'rule')` and `text_hash(text)`.
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, Float64Builder, ListBuilder, StringArray, StringBuilder, StructArray, UInt64Builder,
+    Array, ArrayRef, AsArray, BinaryArray, Float64Builder, ListBuilder, StringArray, StringBuilder, StructArray,
+    UInt64Builder,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::exec_err;
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::prelude::SessionContext;
 use dedup::{DedupConfig, Method};
 use filters::extract::ExtractConfig;
@@ -99,7 +98,11 @@ pub fn language(model: &'static LanguageModel, key: String) -> ScalarUDF {
             codes.append_option(found.as_ref().map(|p| p.code.as_str()));
             scores.append_option(found.as_ref().map(|p| f64::from(p.score)));
         }
-        Ok(Arc::new(StructArray::new(language_fields(), vec![Arc::new(codes.finish()), Arc::new(scores.finish())], None)))
+        Ok(Arc::new(StructArray::new(
+            language_fields(),
+            vec![Arc::new(codes.finish()), Arc::new(scores.finish())],
+            None,
+        )))
     };
     function("language", key, vec![DataType::Utf8], DataType::Struct(language_fields()), Arc::new(body))
 }
@@ -112,7 +115,8 @@ pub fn measures(rules: Arc<[Rule]>) -> ScalarUDF {
     let returned = fields.clone();
     let body = move |args: &[ArrayRef]| -> DfResult<ArrayRef> {
         let texts = args[0].as_string::<i32>();
-        let mut columns: Vec<Float64Builder> = rules.iter().map(|_| Float64Builder::with_capacity(texts.len())).collect();
+        let mut columns: Vec<Float64Builder> =
+            rules.iter().map(|_| Float64Builder::with_capacity(texts.len())).collect();
         let mut row = vec![None; rules.len()];
         for i in 0..texts.len() {
             let text = if texts.is_null(i) { "" } else { texts.value(i) };
@@ -221,7 +225,15 @@ struct Pages {
 }
 
 impl Pages {
-    fn push(&mut self, config: &ExtractConfig, html: &BinaryArray, i: usize, content_type: Option<&str>, url: Option<&str>, given: Option<&str>) {
+    fn push(
+        &mut self,
+        config: &ExtractConfig,
+        html: &BinaryArray,
+        i: usize,
+        content_type: Option<&str>,
+        url: Option<&str>,
+        given: Option<&str>,
+    ) {
         let links = self.links.get_or_insert_with(|| ListBuilder::new(StringBuilder::new()));
         let [title, html_lang, charset, text_hash, text, rule] = &mut self.strings;
         let (mut fault, mut undecodable) = (None, None);
@@ -313,8 +325,12 @@ pub fn signature(config: &DedupConfig) -> ScalarUDF {
             lists.iter_mut().for_each(|l| l.append(true));
         }
         let [mut shingles, mut bands] = lists;
-        let columns: Vec<ArrayRef> =
-            vec![Arc::new(high.finish()), Arc::new(low.finish()), Arc::new(shingles.finish()), Arc::new(bands.finish())];
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(high.finish()),
+            Arc::new(low.finish()),
+            Arc::new(shingles.finish()),
+            Arc::new(bands.finish()),
+        ];
         Ok(Arc::new(StructArray::try_new(signature_fields(), columns, None)?))
     };
     function("signature", key, vec![DataType::Utf8], DataType::Struct(signature_fields()), Arc::new(body))

@@ -1,9 +1,9 @@
 //! Speed of training and encoding on a text file: `cargo run --release -p tokenizer --example bpe_speed -- TEXT [VOCAB] [SPLIT]`.
 //!
 //! The file is cut into documents at empty lines, at least 4 KiB each. Prints seconds of this process's CPU time, which is
-//! what to compare on a shared machine, and writes `tokenizer.json` beside the text.
+//! what to compare on a shared machine, and writes the tokenizer's files into the folder `TEXT.tokenizer`.
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, path::PathBuf, time::Instant};
 
 use tokenizer::{TokenizerConfig, WordCounts, count, train};
 
@@ -55,7 +55,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     measure("count", text.len(), || docs.iter().for_each(|doc| count(doc, &splitter, &mut counts)));
     println!("{} pieces, {} unique", counts.total(), counts.len());
     let tokenizer = measure("train (merges)", text.len(), || train(&counts, &config))?;
-    std::fs::write(format!("{path}.tokenizer.json"), tokenizer.to_json())?;
+    let folder = PathBuf::from(format!("{path}.tokenizer"));
+    std::fs::create_dir_all(&folder)?;
+    for (name, bytes) in
+        [("tokenizer.json".to_owned(), tokenizer.to_json())].into_iter().chain(tokenizer.hf_config_files())
+    {
+        std::fs::write(folder.join(name), bytes)?;
+    }
     let mut encoder = tokenizer.encoder();
     let mut ids = Vec::with_capacity(text.len() / 3);
     for name in ["encode, cold", "encode, warm", "encode, warm"] {

@@ -78,7 +78,7 @@ fn merges_and_ids_equal_those_of_hugging_face_on_real_text() {
         assert_eq!(our_file["model"]["vocab"], file["model"]["vocab"], "{split} {single_digits}");
         assert_eq!(ours.vocab_size(), 6000);
         let read = Tokenizer::from_json(theirs.to_string(false).unwrap().as_bytes()).unwrap();
-        for text in TEXTS {
+        for text in TEXTS.map(beginning) {
             for line in text.split_inclusive("\n\n") {
                 let ids = ours.encode(line);
                 assert_eq!(ids, their_ids(&theirs, line), "{split} {line:?}");
@@ -108,10 +108,15 @@ fn our_file_loads_in_hugging_face_with_equal_ids_specials_included() {
             assert_eq!(theirs.decode(&ids, false).unwrap(), ours.decode(&ids));
             assert_eq!(theirs.decode(&ids, true).unwrap(), ours.decode_text(&ids));
         }
-        for text in TEXTS {
+        for text in TEXTS.map(beginning) {
             assert_eq!(ours.encode(text), their_ids(&theirs, text), "{split}");
         }
     }
+}
+
+/// The first 20,000 characters.
+fn beginning(text: &str) -> &str {
+    text.char_indices().nth(20_000).map_or(text, |(end, _)| &text[..end])
 }
 
 /// Inside the large blocks of one class (ideographs, Hangul, private use, unassigned planes) every 61st scalar is taken;

@@ -57,6 +57,9 @@ impl Default for ModelConfig {
     }
 }
 
+/// Standard deviation of fresh matrices at GPT-2's width (Radford et al. 2019); it falls with the root of the width.
+const INIT_STD_768: f64 = 0.02;
+
 impl ModelConfig {
     /// Width of one head.
     pub fn head_dim(&self) -> usize {
@@ -181,11 +184,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// Fresh weights: norms 1, matrices normal(0, 0.02), projections back into the hidden stream scaled by
+    /// Fresh weights: norms 1, matrices normal(0, 0.02 sqrt(768 / n_embd)), projections back into the hidden stream scaled by
     /// `1 / sqrt(2 * n_layer)` (Radford et al. 2019, section 2.3). Each number depends on (seed, name, index) only.
     pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
         config.check()?;
-        let residual = 0.02 / (2.0 * config.n_layer as f64).sqrt();
+        let plain = INIT_STD_768 * (768.0 / config.n_embd as f64).sqrt();
+        let residual = plain / (2.0 * config.n_layer as f64).sqrt();
         let mut tensors = Vec::new();
         for (name, shape) in config.parameters() {
             let n: usize = shape.iter().product();
@@ -196,7 +200,7 @@ impl Model {
                 let std = if name.contains("o_proj") || name.contains("down_proj") {
                     residual
                 } else {
-                    0.02
+                    plain
                 };
                 (0..n as u64)
                     .map(|i| (key.normal(i) * std) as f32)

@@ -220,7 +220,9 @@ pub(super) fn hint(tree: &Tree, at: usize) -> Hint {
 
 fn role_hint(role: &str) -> Hint {
     match role.trim() {
-        "navigation" | "menu" | "menubar" | "contentinfo" | "search" | "toolbar" | "menuitem" | "directory" => Hint::NAV,
+        "navigation" | "menu" | "menubar" | "contentinfo" | "search" | "toolbar" | "menuitem" | "directory" => {
+            Hint::NAV
+        }
         "banner" => Hint::HEADER,
         "complementary" => Hint::ASIDE,
         "dialog" | "alertdialog" | "tooltip" | "alert" | "status" => Hint::OVERLAY,
@@ -271,16 +273,36 @@ fn words_hint(value: &str) -> Hint {
 
 /// Looks up the word after `previous` bytes, and the pair of it and the word before.
 fn word_hint(pair: &[u8], previous: usize) -> Hint {
-    let Ok(pair) = std::str::from_utf8(pair) else { return Hint::default() };
-    let before = pair[..previous].trim_end();
-    let find = |table: &[(&str, Hint)], key: &str| {
-        table.binary_search_by(|(word, _)| (*word).cmp(key)).map_or(Hint::default(), |i| table[i].1)
-    };
-    if QUALIFIERS.contains(&before) {
+    if previous == 0 {
+        return find(WORDS, &WORD_LENGTHS, pair);
+    }
+    if QUALIFIERS.iter().any(|word| word.as_bytes() == &pair[..previous - 1]) {
         return Hint::default();
     }
-    let single = find(WORDS, &pair[previous..]);
-    if previous == 0 { single } else { single.or(find(PAIRS, pair)) }
+    find(WORDS, &WORD_LENGTHS, &pair[previous..]).or(find(PAIRS, &PAIR_LENGTHS, pair))
+}
+
+/// For each first letter, which lengths occur in the table: most words of most pages are none of ours.
+const WORD_LENGTHS: [u64; 26] = lengths(WORDS);
+const PAIR_LENGTHS: [u64; 26] = lengths(PAIRS);
+
+const fn lengths(table: &[(&str, Hint)]) -> [u64; 26] {
+    let mut lengths = [0; 26];
+    let mut i = 0;
+    while i < table.len() {
+        let word = table[i].0.as_bytes();
+        lengths[(word[0] - b'a') as usize] |= 1 << word.len();
+        i += 1;
+    }
+    lengths
+}
+
+fn find(table: &[(&str, Hint)], lengths: &[u64; 26], key: &[u8]) -> Hint {
+    let Some(first) = key.first().filter(|byte| byte.is_ascii_lowercase()) else { return Hint::default() };
+    if key.len() >= 64 || lengths[usize::from(first - b'a')] & (1 << key.len()) == 0 {
+        return Hint::default();
+    }
+    table.binary_search_by(|(word, _)| word.as_bytes().cmp(key)).map_or(Hint::default(), |i| table[i].1)
 }
 
 #[cfg(test)]
@@ -300,6 +322,14 @@ mod tests {
         }
         assert!(words_hint("wide entry-content").has(Hint::CONTENT));
         assert!(words_hint("vector-screen-reader-text").has(Hint::OVERLAY));
+    }
+
+    #[test]
+    fn long_and_odd_names_are_read_without_harm() {
+        let long = "a".repeat(200);
+        for name in [long.as_str(), "----", "9", "é-nav", &format!("{long}-nav"), &format!("nav-{long}")] {
+            assert_eq!(words_hint(name).has(Hint::NAV), name.contains("nav"), "{name}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Decoding bytes is left to `charset`, judging the text to the quality rules.
 //! Background: Kohlschütter et al. 2010 (text and link density), Bevendorff et al. 2023 (comparison of extractors).
 
+mod arena;
 mod dom;
 mod hints;
 mod links;
@@ -135,11 +136,14 @@ mod tests {
         extract(html, Some("https://example.org/docs/a.html"), &ExtractConfig::default())
     }
 
-    const PROSE: &str = "<p>The quick brown fox jumps over the lazy dog, and then it rests in the shade for a while.</p>";
+    const PROSE: &str =
+        "<p>The quick brown fox jumps over the lazy dog, and then it rests in the shade for a while.</p>";
 
     #[test]
     fn pages_without_text_name_the_rule() {
-        for html in ["", "   ", "<script>var a = '<p>x</p>'</script>", "<style>p{}</style><!-- c -->", "\0\0", "<p hidden>x"] {
+        for html in
+            ["", "   ", "<script>var a = '<p>x</p>'</script>", "<style>p{}</style><!-- c -->", "\0\0", "<p hidden>x"]
+        {
             let fault = page(html).map(|page| page.text).unwrap_or_else(|fault| fault.rule().to_owned());
             assert!(fault == "no_text" || html.contains("hidden"), "{html}: {fault}");
         }
@@ -181,7 +185,8 @@ mod tests {
 
     #[test]
     fn comments_are_content_only_where_there_is_no_article() {
-        let comments = format!("<div class='comments'>{}</div>", format!("<div class='comment'>{PROSE}</div>").repeat(9));
+        let comments =
+            format!("<div class='comments'>{}</div>", format!("<div class='comment'>{PROSE}</div>").repeat(9));
         let thread = page(&format!("<h1>Question</h1>{comments}")).expect("a thread");
         assert_eq!(thread.text.matches("lazy dog").count(), 9);
         let article = page(&format!("<article>{}</article>{comments}", PROSE.repeat(16))).expect("an article");
@@ -215,8 +220,31 @@ mod tests {
     fn a_base_element_and_relative_addresses_resolve() {
         let html = "<base href='/other/'><a href='x'>x</a><a href=' x#frag '>x</a><a href='//cdn.org/y'>y</a><a href='javascript:1'>";
         assert_eq!(page(html).expect("text").links, ["https://example.org/other/x", "https://cdn.org/y"]);
-        let orphan = extract("<a href='x'>x</a><a href='http://a.b/c'>", None, &ExtractConfig::default()).expect("text");
+        let orphan =
+            extract("<a href='x'>x</a><a href='http://a.b/c'>", None, &ExtractConfig::default()).expect("text");
         assert_eq!(orphan.links, ["http://a.b/c"]);
+    }
+
+    /// Cuts and overwrites a page with every kind of markup in it; nothing may panic, whatever is left.
+    #[test]
+    fn damaged_pages_do_not_panic() {
+        let whole = format!(
+            "<!DOCTYPE html><html lang=x><head><title>a&amp;b</title><script>'<!--<script>'</script></head><body class='é-nav'>\
+             <![CDATA[x]]><table><tr><td>{PROSE}<td>1<table></table></table><svg><![CDATA[y]]></svg><pre>\n a|b\n</pre>\
+             <ol start=4294967295><li>&#x1F98A;<li>ß</ol><math alttext='x^2'></math><code>c</code><textarea>t</textarea>"
+        );
+        let mut state = 1_u64;
+        for _ in 0..3000 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let at = whole.floor_char_boundary((state >> 33) as usize % whole.len());
+            let junk =
+                ["<", ">", "\"", "'", "&", "</", "<p>", "\0", "=", "<!--", "é", "<table>"][(state >> 20) as usize % 12];
+            let rest = whole.floor_char_boundary(at + (state >> 50) as usize % 40);
+            let html = format!("{}{junk}{}", &whole[..at], if state & 64 == 0 { "" } else { &whole[rest..] });
+            for format in [Format::Text, Format::Markdown] {
+                let _ = extract(&html, None, &ExtractConfig { format, ..Default::default() });
+            }
+        }
     }
 
     #[test]

@@ -431,11 +431,15 @@ mod tests {
 
     #[test]
     fn lists_keep_their_markers_and_order() {
-        let html = "<p>Intro</p><ul><li>one<li><p>two</p><ol start=3><li>three</li><li></li><li>five</ol></ul><p>End</p>";
+        let html =
+            "<p>Intro</p><ul><li>one<li><p>two</p><ol start=3><li>three</li><li></li><li>five</ol></ul><p>End</p>";
         let text = "Intro\n- one\n- two\n  3. three\n  5. five\nEnd";
         assert_eq!(written(html, Format::Text), text);
         assert_eq!(written(html, Format::Markdown), "Intro\n\n- one\n- two\n  3. three\n  5. five\n\nEnd");
-        assert_eq!(written("<dl><dt>term<dd>meaning<dt>other<dd>thing</dl>", Format::Text), "term\nmeaning\nother\nthing");
+        assert_eq!(
+            written("<dl><dt>term<dd>meaning<dt>other<dd>thing</dl>", Format::Text),
+            "term\nmeaning\nother\nthing"
+        );
     }
 
     #[test]

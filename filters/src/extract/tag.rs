@@ -41,8 +41,30 @@ impl Tag {
         use Tag::*;
         matches!(
             self,
-            Script | Style | Noscript | Template | Head | Title | Meta | Link | Base | Iframe | Object | Svg | Canvas
-                | Audio | Video | Map | Noembed | Noframes | Datalist | Meter | Progress | Rp | Rt | Annotation
+            Script
+                | Style
+                | Noscript
+                | Template
+                | Head
+                | Title
+                | Meta
+                | Link
+                | Base
+                | Iframe
+                | Object
+                | Svg
+                | Canvas
+                | Audio
+                | Video
+                | Map
+                | Noembed
+                | Noframes
+                | Datalist
+                | Meter
+                | Progress
+                | Rp
+                | Rt
+                | Annotation
                 | AnnotationXml
         )
     }
@@ -58,10 +80,57 @@ impl Tag {
         use Tag::*;
         matches!(
             self,
-            Address | Article | Aside | Blockquote | Body | Caption | Center | Dd | Details | Dialog | Div | Dl | Dt
-                | Fieldset | Figcaption | Figure | Footer | Form | Frameset | H1 | H2 | H3 | H4 | H5 | H6 | Header
-                | Hgroup | Hr | Html | Legend | Li | Listing | Main | Menu | Nav | Ol | P | Plaintext | Pre | Section
-                | Summary | Table | Tbody | Td | Tfoot | Th | Thead | Tr | Ul | Xmp | Search
+            Address
+                | Article
+                | Aside
+                | Blockquote
+                | Body
+                | Caption
+                | Center
+                | Dd
+                | Details
+                | Dialog
+                | Div
+                | Dl
+                | Dt
+                | Fieldset
+                | Figcaption
+                | Figure
+                | Footer
+                | Form
+                | Frameset
+                | H1
+                | H2
+                | H3
+                | H4
+                | H5
+                | H6
+                | Header
+                | Hgroup
+                | Hr
+                | Html
+                | Legend
+                | Li
+                | Listing
+                | Main
+                | Menu
+                | Nav
+                | Ol
+                | P
+                | Plaintext
+                | Pre
+                | Section
+                | Summary
+                | Table
+                | Tbody
+                | Td
+                | Tfoot
+                | Th
+                | Thead
+                | Tr
+                | Ul
+                | Xmp
+                | Search
         )
     }
 

@@ -28,7 +28,7 @@ pub(super) fn tokenize<S: TokenSink>(html: &str, sink: &S, proceed: impl Fn() ->
     let html = preprocess(html);
     let mut tokens = Tokens { html: &html, at: 0, sink };
     while tokens.at < html.len() && tokens.step() && proceed() {}
-    tokens.emit(Token::EOFToken);
+    let _ = tokens.emit(Token::EOFToken);
     sink.end();
 }
 
@@ -101,15 +101,16 @@ impl<'a, S: TokenSink> Tokens<'a, S> {
                 [b'>', ..] => self.at += 5,
                 [b'-', b'>', ..] => self.at += 6,
                 body => {
-                    let ends = [&b"-->"[..], b"--!>"].map(|end| memchr::memmem::find(body, end).map(|i| i + end.len()));
-                    let length = ends.into_iter().flatten().min();
-                    self.at += length.map_or(rest.len(), |length| 4 + length);
+                    let end = memchr::memmem::find(body, b"-->").map_or(body.len(), |i| i + 3);
+                    let odd_end = memchr::memmem::find(&body[..end], b"--!>").map_or(end, |i| i + 4);
+                    self.at += 4 + odd_end.min(end);
                 }
             }
         } else if rest.len() >= 9 && rest[2..9].eq_ignore_ascii_case(b"doctype") {
             let _ = self.emit(Token::DoctypeToken(Doctype { name: Some("html".into()), ..Default::default() }));
             self.skip_past(self.at, b">");
-        } else if rest.starts_with(b"<![CDATA[") && self.sink.adjusted_current_node_present_but_not_in_html_namespace() {
+        } else if rest.starts_with(b"<![CDATA[") && self.sink.adjusted_current_node_present_but_not_in_html_namespace()
+        {
             let start = self.at + 9;
             self.skip_past(start, b"]]>");
             let section = &self.html[start..self.at];
@@ -291,7 +292,8 @@ fn numeric(text: &str, out: &mut String) -> Option<usize> {
 fn named(text: &str, in_attribute: bool, out: &mut String) -> Option<usize> {
     let run = text.bytes().take(NAME_BYTES).take_while(u8::is_ascii_alphanumeric).count();
     let find = |length: usize| NAMED_ENTITIES.get(text.get(..length)?).filter(|(first, _)| *first != 0);
-    let closed = if text.as_bytes().get(run) == Some(&b';') { find(run + 1).map(|codes| (run + 1, codes)) } else { None };
+    let closed =
+        if text.as_bytes().get(run) == Some(&b';') { find(run + 1).map(|codes| (run + 1, codes)) } else { None };
     let legacy = || (2..=run.min(LEGACY_NAME_BYTES)).rev().find_map(|n| find(n).map(|codes| (n, codes)));
     let (length, (first, second)) = closed.or_else(legacy)?;
     let followed = text.as_bytes().get(length).is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'=');

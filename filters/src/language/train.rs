@@ -58,21 +58,21 @@ pub struct ClassifierConfig {
 impl Default for ClassifierConfig {
     fn default() -> Self {
         Self {
-            dim: 16,
-            min_n: 2,
+            dim: 32,
+            min_n: 1,
             max_n: 4,
             word_ngrams: 1,
             buckets: 1_000_000,
             min_count: 1000,
-            epochs: 12,
+            epochs: 8,
             learning_rate: 0.5,
             seed: 1,
-            mix_label: String::new(),
-            mix_share: 0.0,
+            mix_label: "eng".to_owned(),
+            mix_share: 0.3,
             holdout: 20,
             quantize: true,
             cutoff: 100_000,
-            dsub: 2,
+            dsub: 4,
         }
     }
 }

@@ -47,9 +47,15 @@ impl Chat {
         super::existing_run(&self.run)?;
         let dataset = self.model()?;
         let (weights, tokenizer) = model::load(&dataset)?;
-        let config = SampleConfig { temperature: if self.greedy { 1.0 } else { self.temperature }, greedy: self.greedy, max_tokens: self.max_tokens, ..SampleConfig::default() };
+        let config = SampleConfig {
+            temperature: if self.greedy { 1.0 } else { self.temperature },
+            greedy: self.greedy,
+            max_tokens: self.max_tokens,
+            ..SampleConfig::default()
+        };
         config.check().map_err(|e| Error::Manifest(format!("error: {e}")))?;
-        let stop: Vec<u32> = [tokenizer.special_id("<|end|>"), Some(tokenizer.eot_id())].into_iter().flatten().collect();
+        let stop: Vec<u32> =
+            [tokenizer.special_id("<|end|>"), Some(tokenizer.eot_id())].into_iter().flatten().collect();
         let mut turns: Vec<Message> = Vec::new();
         let mut turn = 0;
         let mut answer = |line: &str| -> Result<()> {
@@ -81,7 +87,10 @@ impl Chat {
             let rest = stream.finish();
             text.push_str(&rest);
             if json {
-                println!("{}", serde_json::json!({ "prompt": line, "completion": text, "tokens": completion.tokens, "logprobs": completion.logprobs }));
+                println!(
+                    "{}",
+                    serde_json::json!({ "prompt": line, "completion": text, "tokens": completion.tokens, "logprobs": completion.logprobs })
+                );
             } else {
                 println!("{rest}");
             }
@@ -111,13 +120,16 @@ impl Chat {
     /// The model to talk to.
     fn model(&self) -> Result<Dataset> {
         let makes_model = |kind: &str| info(kind).is_some_and(|k| k.makes == Output::Model);
-        let models: Vec<Dataset> = execute::datasets(&self.run)?.into_iter().filter(|(s, _)| makes_model(&s.kind)).map(|(_, d)| d).collect();
+        let models: Vec<Dataset> =
+            execute::datasets(&self.run)?.into_iter().filter(|(s, _)| makes_model(&s.kind)).map(|(_, d)| d).collect();
         let names: Vec<&str> = models.iter().map(|d| d.name.as_str()).collect();
         let known = names.join(", ");
         let found = match &self.stage {
             None => models.last().cloned(),
             Some(name) => models.iter().find(|d| d.name == *name).cloned(),
         };
-        found.ok_or_else(|| Error::Manifest(format!("error: no such model in {}   (known: {known})", self.run.display())))
+        found.ok_or_else(|| {
+            Error::Manifest(format!("error: no such model in {}   (known: {known})", self.run.display()))
+        })
     }
 }

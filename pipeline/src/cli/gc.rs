@@ -50,11 +50,13 @@ impl Gc {
     fn wanted(&self) -> Result<BTreeSet<String>> {
         let mut wanted = BTreeSet::new();
         let history = self.run.join("history");
-        let mut files: Vec<PathBuf> = std::fs::read_dir(&history).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(&history).into_iter().flatten().flatten().map(|e| e.path()).collect();
         files.sort();
         for path in files.iter().rev().take(self.keep.max(1)) {
             let text = std::fs::read(path).map_err(Error::io("read", path))?;
-            let revision: Revision = serde_json::from_slice(&text).map_err(|e| Error::Integrity(format!("{} is no revision: {e}", path.display())))?;
+            let revision: Revision = serde_json::from_slice(&text)
+                .map_err(|e| Error::Integrity(format!("{} is no revision: {e}", path.display())))?;
             wanted.extend(revision.stages.into_iter().map(|s| s.fingerprint));
         }
         for entry in std::fs::read_dir(&self.run).map_err(Error::io("read folder", &self.run))?.flatten() {

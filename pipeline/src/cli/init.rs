@@ -31,7 +31,11 @@ impl Init {
              base    = {{ kind = \"pretrain\", input = \"shards\", depth = 3, budget_tokens = 1_000_000 }}\n",
             self.source
         );
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&self.path).map_err(Error::io("create", &self.path))?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&self.path)
+            .map_err(Error::io("create", &self.path))?;
         file.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))?;
         eprintln!("wrote {}; check it with  gristmill check {}", self.path.display(), self.path.display());
         Ok(())

@@ -24,7 +24,10 @@ pub fn show(place: &Place, json: bool) -> Result<()> {
     let planned = plan::plan(&manifest, &run)?;
     let (least, free) = (plan::least_free_bytes(&manifest)?, plan::free_bytes(&run)?);
     if json {
-        println!("{}", serde_json::json!({ "run": run, "stages": planned, "least_free_bytes": least, "free_bytes": free }));
+        println!(
+            "{}",
+            serde_json::json!({ "run": run, "stages": planned, "least_free_bytes": least, "free_bytes": free })
+        );
         return Ok(());
     }
     for stage in &planned {
@@ -32,7 +35,10 @@ pub fn show(place: &Place, json: bool) -> Result<()> {
             Action::Cached => ("cached", String::new()),
             Action::Run(why) => ("run", why.clone()),
         };
-        let size = stage.bytes.map(|b| format!("{} rows, {:.1} MB", stage.rows.unwrap_or(0), b as f64 / 1e6)).unwrap_or_default();
+        let size = stage
+            .bytes
+            .map(|b| format!("{} rows, {:.1} MB", stage.rows.unwrap_or(0), b as f64 / 1e6))
+            .unwrap_or_default();
         let secs = stage.last_secs.map(|s| format!("{s:.1} s last time")).unwrap_or_default();
         println!("{:12} {:10} {what:7} {why}", stage.name, stage.kind);
         if !size.is_empty() {

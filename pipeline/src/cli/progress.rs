@@ -33,10 +33,16 @@ impl Terminal {
 
     fn json_line(&self, event: &Event<'_>) {
         let value = match event {
-            Event::Started { stage, kind, units } => serde_json::json!({ "event": "started", "stage": stage, "kind": kind, "units": units }),
+            Event::Started { stage, kind, units } => {
+                serde_json::json!({ "event": "started", "stage": stage, "kind": kind, "units": units })
+            }
             Event::Cached { stage, rows } => serde_json::json!({ "event": "cached", "stage": stage, "rows": rows }),
-            Event::Advanced { stage, done, units, note } => serde_json::json!({ "event": "advanced", "stage": stage, "done": done, "units": units, "note": note }),
-            Event::Finished { stage, rows, secs, note } => serde_json::json!({ "event": "finished", "stage": stage, "rows": rows, "secs": secs, "note": note }),
+            Event::Advanced { stage, done, units, note } => {
+                serde_json::json!({ "event": "advanced", "stage": stage, "done": done, "units": units, "note": note })
+            }
+            Event::Finished { stage, rows, secs, note } => {
+                serde_json::json!({ "event": "finished", "stage": stage, "rows": rows, "secs": secs, "note": note })
+            }
             Event::Warning(text) => serde_json::json!({ "event": "warning", "text": text }),
         };
         self.line(&value.to_string());
@@ -55,7 +61,8 @@ impl Progress for Terminal {
                     Some(bars) => bars.add(ProgressBar::new(units)),
                     None => ProgressBar::hidden(),
                 };
-                let style = ProgressStyle::with_template("{prefix:12} {bar:28} {pos}/{len} {per_sec} {eta} left  {msg}");
+                let style =
+                    ProgressStyle::with_template("{prefix:12} {bar:28} {pos}/{len} {per_sec} {eta} left  {msg}");
                 bar.set_style(style.expect("the template is a constant"));
                 bar.set_prefix(stage.to_string());
                 bar.enable_steady_tick(Duration::from_millis(200));

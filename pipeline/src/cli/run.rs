@@ -51,7 +51,10 @@ impl Run {
         let progress = Terminal::new(json);
         let done = execute::run(&manifest, &run, self.only.as_deref(), &settings, &progress, &stop)?;
         if json {
-            println!("{}", serde_json::json!({ "run": run, "ran": done.ran, "cached": done.cached, "elapsed_secs": done.elapsed_secs }));
+            println!(
+                "{}",
+                serde_json::json!({ "run": run, "ran": done.ran, "cached": done.cached, "elapsed_secs": done.elapsed_secs })
+            );
         } else {
             eprintln!("{}: {} stages run, {} cached, {:.1} s", run.display(), done.ran, done.cached, done.elapsed_secs);
         }

@@ -23,13 +23,15 @@ enum Format {
 
 /// Query the finished stages of a run, read-only; without a query: a shell.
 #[derive(clap::Args)]
-#[command(after_help = "Stage x is table x; its verdicts (one row per input row) are x_verdicts, both joined are x_all; `stages` lists them.
+#[command(
+    after_help = "Stage x is table x; its verdicts (one row per input row) are x_verdicts, both joined are x_all; `stages` lists them.
 In the shell: \\d lists tables, \\d TABLE its columns, \\q ends.
 
 Examples:
   gristmill sql runs/quickstart \"SELECT rule, count(*) AS n FROM quality_verdicts GROUP BY rule ORDER BY n DESC\"
   gristmill sql runs/quickstart \"SELECT id, url FROM unique ORDER BY id LIMIT 5\" --format csv
-  gristmill sql runs/quickstart")]
+  gristmill sql runs/quickstart"
+)]
 pub struct Sql {
     /// Folder of the run.
     run: PathBuf,
@@ -85,8 +87,10 @@ fn rows(session: &SessionContext, query: &str) -> Result<(SchemaRef, Vec<RecordB
 }
 
 fn write(path: &std::path::Path, schema: &SchemaRef, batches: &[RecordBatch], format: Format) -> Result<()> {
-    let (folder, name) = (path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new(".")), path.file_name());
-    let name = name.ok_or_else(|| Error::Manifest(format!("error: {} is no file name", path.display())))?.to_string_lossy();
+    let (folder, name) =
+        (path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new(".")), path.file_name());
+    let name =
+        name.ok_or_else(|| Error::Manifest(format!("error: {} is no file name", path.display())))?.to_string_lossy();
     if format == Format::Parquet {
         let mut file = sink::TableSink::create(folder, &name, schema.clone())?;
         batches.iter().try_for_each(|b| file.write(b))?;
@@ -119,14 +123,20 @@ fn render(schema: &SchemaRef, batches: &[RecordBatch], format: Format, out: &mut
 }
 
 fn csv(schema: &SchemaRef, batches: &[RecordBatch], out: &mut dyn Write) -> Result<std::io::Result<()>> {
-    let quoted = |s: &str| if s.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", s.replace('"', "\"\"")) } else { s.to_string() };
+    let quoted = |s: &str| {
+        if s.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", s.replace('"', "\"\"")) } else { s.to_string() }
+    };
     let header: Vec<String> = schema.fields().iter().map(|f| quoted(f.name())).collect();
     if let Err(e) = writeln!(out, "{}", header.join(",")) {
         return Ok(Err(e));
     }
     let options = FormatOptions::default();
     for batch in batches {
-        let columns: Vec<ArrayFormatter<'_>> = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options)).collect::<std::result::Result<_, _>>()?;
+        let columns: Vec<ArrayFormatter<'_>> = batch
+            .columns()
+            .iter()
+            .map(|c| ArrayFormatter::try_new(c.as_ref(), &options))
+            .collect::<std::result::Result<_, _>>()?;
         for row in 0..batch.num_rows() {
             let cells: Vec<String> = columns.iter().map(|c| quoted(&c.value(row).to_string())).collect();
             if let Err(e) = writeln!(out, "{}", cells.join(",")) {
@@ -140,8 +150,12 @@ fn csv(schema: &SchemaRef, batches: &[RecordBatch], out: &mut dyn Write) -> Resu
 fn json_rows(schema: &SchemaRef, batches: &[RecordBatch], out: &mut dyn Write) -> Result<std::io::Result<()>> {
     for batch in batches {
         for row in 0..batch.num_rows() {
-            let object: serde_json::Map<String, serde_json::Value> =
-                schema.fields().iter().zip(batch.columns()).map(|(f, c)| (f.name().clone(), crate::report::value(c, row))).collect();
+            let object: serde_json::Map<String, serde_json::Value> = schema
+                .fields()
+                .iter()
+                .zip(batch.columns())
+                .map(|(f, c)| (f.name().clone(), crate::report::value(c, row)))
+                .collect();
             if let Err(e) = writeln!(out, "{}", serde_json::Value::Object(object)) {
                 return Ok(Err(e));
             }
@@ -170,7 +184,8 @@ mod shell {
         type Candidate = String;
 
         fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
-            let start = line[..position].rfind(|c: char| !(c.is_alphanumeric() || c == '_' || c == '\\')).map_or(0, |i| i + 1);
+            let start =
+                line[..position].rfind(|c: char| !(c.is_alphanumeric() || c == '_' || c == '\\')).map_or(0, |i| i + 1);
             let typed = line[start..position].to_lowercase();
             let fits = self.words.iter().filter(|w| !typed.is_empty() && w.to_lowercase().starts_with(&typed));
             Ok((start, fits.cloned().collect()))
@@ -178,13 +193,30 @@ mod shell {
     }
 
     const SQL: [&str; 18] = [
-        "SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "JOIN", "LEFT JOIN", "USING", "COUNT(*)", "AVG", "SUM", "DISTINCT", "HAVING", "LIKE",
-        "BETWEEN", "NOT", "AND",
+        "SELECT",
+        "FROM",
+        "WHERE",
+        "GROUP BY",
+        "ORDER BY",
+        "LIMIT",
+        "JOIN",
+        "LEFT JOIN",
+        "USING",
+        "COUNT(*)",
+        "AVG",
+        "SUM",
+        "DISTINCT",
+        "HAVING",
+        "LIKE",
+        "BETWEEN",
+        "NOT",
+        "AND",
     ];
 
     pub(in crate::cli) fn run(session: &SessionContext, format: Format) -> Result<()> {
         let tables = tables(session);
-        let mut words: Vec<String> = SQL.iter().map(|s| s.to_string()).chain(["\\d".to_string(), "\\q".to_string()]).collect();
+        let mut words: Vec<String> =
+            SQL.iter().map(|s| s.to_string()).chain(["\\d".to_string(), "\\q".to_string()]).collect();
         words.extend(tables.iter().cloned());
         for table in &tables {
             words.extend(columns(session, table).unwrap_or_default().into_iter().map(|(name, _)| name));
@@ -203,7 +235,9 @@ mod shell {
         loop {
             match editor.readline(if query.is_empty() { "sql> " } else { "...> " }) {
                 Ok(line) if query.is_empty() && line.trim() == "\\q" => break,
-                Ok(line) if query.is_empty() && line.trim().starts_with('\\') => describe(session, &tables, line.trim()),
+                Ok(line) if query.is_empty() && line.trim().starts_with('\\') => {
+                    describe(session, &tables, line.trim())
+                }
                 Ok(line) => {
                     query.push_str(&line);
                     query.push('\n');
@@ -244,7 +278,9 @@ mod shell {
             Some(table) => match columns(session, table) {
                 Some(columns) => columns.iter().for_each(|(name, kind)| println!("{name:28} {kind}")),
                 None => {
-                    let near = crate::manifest::nearest(table, tables).map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+                    let near = crate::manifest::nearest(table, tables)
+                        .map(|n| format!("; did you mean {n}?"))
+                        .unwrap_or_default();
                     eprintln!("no table {table}{near}");
                 }
             },

@@ -27,7 +27,15 @@ impl Status {
             let bytes: u64 = r.files.iter().map(|f| f.bytes).sum();
             println!(
                 "{:12} {:10} {:>8} rows {:>9.2} MB {:>7.1} s {}{}{}{}",
-                stage.name, stage.kind, r.rows, bytes as f64 / 1e6, r.elapsed_secs, count("in"), count("kept"), count("dropped"), count("failed")
+                stage.name,
+                stage.kind,
+                r.rows,
+                bytes as f64 / 1e6,
+                r.elapsed_secs,
+                count("in"),
+                count("kept"),
+                count("dropped"),
+                count("failed")
             );
         }
         Ok(())

@@ -35,7 +35,16 @@ impl Trace {
                 Value::String(s) => s.clone(),
                 other => other.to_string(),
             };
-            println!("{}  {:12} window {:>4}  shard {:>3}  tokens {:>8} +{:<5} {}", text("id"), text("stage"), text("window"), text("shard"), text("token_start"), text("tokens"), text("url"));
+            println!(
+                "{}  {:12} window {:>4}  shard {:>3}  tokens {:>8} +{:<5} {}",
+                text("id"),
+                text("stage"),
+                text("window"),
+                text("shard"),
+                text("token_start"),
+                text("tokens"),
+                text("url")
+            );
         }
         Ok(())
     }

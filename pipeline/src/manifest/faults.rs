@@ -75,7 +75,12 @@ impl From<Faults> for Error {
             }
         }
         let n = faults.found.len();
-        let _ = write!(text, "{n} fault{} in {}; nothing was started", if n == 1 { "" } else { "s" }, faults.path.display());
+        let _ = write!(
+            text,
+            "{n} fault{} in {}; nothing was started",
+            if n == 1 { "" } else { "s" },
+            faults.path.display()
+        );
         Error::Manifest(text)
     }
 }

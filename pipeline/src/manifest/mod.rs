@@ -119,9 +119,15 @@ impl Manifest {
             }
         }
         check_edges(&raws, &manifest.stages, &mut faults);
-        for (stage, raw) in manifest.stages.iter().filter_map(|s| raws.iter().find(|r| r.name == s.name).map(|r| (s, r))) {
+        for (stage, raw) in
+            manifest.stages.iter().filter_map(|s| raws.iter().find(|r| r.name == s.name).map(|r| (s, r)))
+        {
             for f in crate::stage::check_assets(stage, &manifest.folder) {
-                faults.push(Fault { line: raw.line_of(&f.key), message: format!("{} (stage `{}`)", f.message, stage.name), hint: f.hint });
+                faults.push(Fault {
+                    line: raw.line_of(&f.key),
+                    message: format!("{} (stage `{}`)", f.message, stage.name),
+                    hint: f.hint,
+                });
             }
         }
         if !faults.is_empty() {
@@ -143,42 +149,77 @@ fn top_level(document: &DeTable<'_>, manifest: &mut Manifest, faults: &mut Fault
         let at = key.span().start;
         match (key.get_ref().as_ref(), value.get_ref()) {
             ("name", DeValue::String(name)) if is_name(name) => manifest.name = name.to_string(),
-            ("name", _) => faults.at_offset(value.span().start, "`name` must be a word of letters, digits, `_` and `-`".into(), None),
+            ("name", _) => faults.at_offset(
+                value.span().start,
+                "`name` must be a word of letters, digits, `_` and `-`".into(),
+                None,
+            ),
             ("seed", DeValue::Integer(_)) => match json(value.get_ref()).as_u64() {
                 Some(seed) => manifest.seed = seed,
                 None => faults.at_offset(value.span().start, "`seed` must be a whole number from 0 up".into(), None),
             },
-            ("seed", other) => faults.at_offset(value.span().start, format!("`seed` must be a number, got {}", other.type_str()), None),
+            ("seed", other) => {
+                faults.at_offset(value.span().start, format!("`seed` must be a number, got {}", other.type_str()), None)
+            }
             ("stage", DeValue::Table(stages)) => {
                 for (name, table) in stages {
                     raws.extend(raw_stage(name, table, faults));
                 }
             }
-            ("stage", other) => faults.at_offset(value.span().start, format!("`stage` must be a table of stages, got {}", other.type_str()), None),
+            ("stage", other) => faults.at_offset(
+                value.span().start,
+                format!("`stage` must be a table of stages, got {}", other.type_str()),
+                None,
+            ),
             (other, _) => {
                 let known = ["name", "seed", "stage"];
-                faults.unknown(at, &format!("unknown field `{other}` in the manifest"), other, &known.map(String::from));
+                faults.unknown(
+                    at,
+                    &format!("unknown field `{other}` in the manifest"),
+                    other,
+                    &known.map(String::from),
+                );
             }
         }
     }
     if manifest.name.is_empty() && !document.iter().any(|(k, _)| k.get_ref() == "name") {
-        faults.push(Fault { line: 1, message: "the manifest has no `name`".into(), hint: Some("add a first line such as  name = \"my-run\"".into()) });
+        faults.push(Fault {
+            line: 1,
+            message: "the manifest has no `name`".into(),
+            hint: Some("add a first line such as  name = \"my-run\"".into()),
+        });
     }
     if raws.is_empty() && faults.is_empty() {
-        faults.push(Fault { line: 1, message: "the manifest has no stage".into(), hint: Some("add one, e.g.  [stage.crawl]".into()) });
+        faults.push(Fault {
+            line: 1,
+            message: "the manifest has no stage".into(),
+            hint: Some("add one, e.g.  [stage.crawl]".into()),
+        });
     }
     raws.sort_by_key(|r| r.line);
     raws
 }
 
-fn raw_stage(name: &Spanned<std::borrow::Cow<'_, str>>, table: &Spanned<DeValue<'_>>, faults: &mut Faults) -> Option<Raw> {
+fn raw_stage(
+    name: &Spanned<std::borrow::Cow<'_, str>>,
+    table: &Spanned<DeValue<'_>>,
+    faults: &mut Faults,
+) -> Option<Raw> {
     let line = faults.line(name.span().start);
     if !is_name(name.get_ref()) {
-        faults.at_offset(name.span().start, format!("stage name `{}` must be letters, digits and `_`", name.get_ref()), None);
+        faults.at_offset(
+            name.span().start,
+            format!("stage name `{}` must be letters, digits and `_`", name.get_ref()),
+            None,
+        );
         return None;
     }
     let DeValue::Table(keys) = table.get_ref() else {
-        faults.at_offset(table.span().start, format!("stage `{}` must be a table, got {}", name.get_ref(), table.get_ref().type_str()), None);
+        faults.at_offset(
+            table.span().start,
+            format!("stage `{}` must be a table, got {}", name.get_ref(), table.get_ref().type_str()),
+            None,
+        );
         return None;
     };
     let mut raw = Raw { name: name.get_ref().to_string(), line, lines: BTreeMap::new(), values: Map::new() };
@@ -206,7 +247,9 @@ fn json(value: &DeValue<'_>) -> Value {
         DeValue::Boolean(b) => Value::Bool(*b),
         DeValue::Datetime(d) => Value::String(d.to_string()),
         DeValue::Array(items) => Value::Array(items.iter().map(|i| json(i.get_ref())).collect()),
-        DeValue::Table(t) => Value::Object(t.iter().map(|(k, v)| (k.get_ref().to_string(), json(v.get_ref()))).collect()),
+        DeValue::Table(t) => {
+            Value::Object(t.iter().map(|(k, v)| (k.get_ref().to_string(), json(v.get_ref()))).collect())
+        }
     }
 }
 
@@ -229,8 +272,13 @@ fn apply_sets(sets: &[String], manifest: &mut Manifest, raws: &mut [Raw], faults
             }
             _ => {
                 let names: Vec<String> = raws.iter().map(|r| r.name.clone()).collect();
-                let hint = nearest(target.split('.').next().unwrap_or(target), &names).map(|n| format!("did you mean stage `{n}`?"));
-                faults.push(Fault { line: 0, message: format!("--set {set}: no such stage   (known: {})", names.join(", ")), hint });
+                let hint = nearest(target.split('.').next().unwrap_or(target), &names)
+                    .map(|n| format!("did you mean stage `{n}`?"));
+                faults.push(Fault {
+                    line: 0,
+                    message: format!("--set {set}: no such stage   (known: {})", names.join(", ")),
+                    hint,
+                });
             }
         }
     }
@@ -239,12 +287,20 @@ fn apply_sets(sets: &[String], manifest: &mut Manifest, raws: &mut [Raw], faults
 fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
     let names: Vec<String> = kinds::KINDS.iter().map(|k| k.name.to_string()).collect();
     let Some(Value::String(kind)) = raw.values.get("kind") else {
-        faults.push(Fault { line: raw.line, message: format!("stage `{}` has no `kind`", raw.name), hint: Some(format!("one of: {}", names.join(", "))) });
+        faults.push(Fault {
+            line: raw.line,
+            message: format!("stage `{}` has no `kind`", raw.name),
+            hint: Some(format!("one of: {}", names.join(", "))),
+        });
         return None;
     };
     let Some(info) = kinds::info(kind) else {
         let hint = nearest(kind, &names).map(|n| format!("did you mean `{n}`?"));
-        faults.push(Fault { line: raw.line_of("kind"), message: format!("unknown kind `{kind}` in stage `{}`   (known: {})", raw.name, names.join(", ")), hint });
+        faults.push(Fault {
+            line: raw.line_of("kind"),
+            message: format!("unknown kind `{kind}` in stage `{}`   (known: {})", raw.name, names.join(", ")),
+            hint,
+        });
         return None;
     };
     let mut table = raw.values.clone();
@@ -257,10 +313,18 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
         let named = table.remove(reference.key).map(|v| stage_names(&v));
         match named {
             Some(Some(names)) => drop(references.insert(reference.key.to_string(), names)),
-            Some(None) => faults.push(Fault { line: raw.line_of(reference.key), message: format!("`{}` in stage `{}` must name a stage", reference.key, raw.name), hint: None }),
+            Some(None) => faults.push(Fault {
+                line: raw.line_of(reference.key),
+                message: format!("`{}` in stage `{}` must name a stage", reference.key, raw.name),
+                hint: None,
+            }),
             None if reference.required => faults.push(Fault {
                 line: raw.line,
-                message: format!("stage `{}` needs `{}`, the name of a stage that makes a {:?}", raw.name, reference.key, reference.makes).to_lowercase(),
+                message: format!(
+                    "stage `{}` needs `{}`, the name of a stage that makes a {:?}",
+                    raw.name, reference.key, reference.makes
+                )
+                .to_lowercase(),
                 hint: None,
             }),
             None => {}
@@ -280,14 +344,26 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
     let (least, most) = info.inputs;
     if inputs.len() < least || inputs.len() > most {
         let expected = if least == most { format!("{least}") } else { format!("{least} to {most}") };
-        faults.push(Fault { line: raw.line, message: format!("stage `{}` (kind {kind}) takes {expected} input(s), got {}", raw.name, inputs.len()), hint: Some("name them with  input = \"stage\"  or  inputs = [\"a\", \"b\"]".into()) });
+        faults.push(Fault {
+            line: raw.line,
+            message: format!("stage `{}` (kind {kind}) takes {expected} input(s), got {}", raw.name, inputs.len()),
+            hint: Some("name them with  input = \"stage\"  or  inputs = [\"a\", \"b\"]".into()),
+        });
     }
     match StageOptions::read(kind, &table) {
-        Ok(options) if whole => Some(Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line }),
-        Ok(options) => Some(Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line }),
+        Ok(options) if whole => {
+            Some(Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line })
+        }
+        Ok(options) => {
+            Some(Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line })
+        }
         Err(found) => {
             for f in found {
-                faults.push(Fault { line: raw.line_of(&f.key), message: format!("`{}` in stage `{}`: {}", f.key, raw.name, f.message), hint: f.hint });
+                faults.push(Fault {
+                    line: raw.line_of(&f.key),
+                    message: format!("`{}` in stage `{}`: {}", f.key, raw.name, f.message),
+                    hint: f.hint,
+                });
             }
             None
         }
@@ -300,7 +376,11 @@ fn take_inputs(table: &mut Map<String, Value>, raw: &Raw, faults: &mut Faults) -
         if let Some(value) = table.remove(key) {
             match stage_names(&value) {
                 Some(names) => inputs.extend(names),
-                None => faults.push(Fault { line: raw.line_of(key), message: format!("`{key}` in stage `{}` must name stages", raw.name), hint: None }),
+                None => faults.push(Fault {
+                    line: raw.line_of(key),
+                    message: format!("`{key}` in stage `{}` must name stages", raw.name),
+                    hint: None,
+                }),
             }
         }
     }
@@ -320,19 +400,31 @@ fn check_edges(raws: &[Raw], stages: &[Stage], faults: &mut Faults) {
     for stage in stages {
         let raw = raws.iter().find(|r| r.name == stage.name).expect("stages come from raws");
         let info = stage.info();
-        let wanted = |reference: &str| info.references.iter().find(|r| r.key == reference).map_or(info.reads, |r| r.makes);
+        let wanted =
+            |reference: &str| info.references.iter().find(|r| r.key == reference).map_or(info.reads, |r| r.makes);
         let inputs = stage.inputs.iter().map(|n| ("inputs", n, info.reads));
         let references = stage.references.iter().flat_map(|(key, ns)| ns.iter().map(move |n| (key.as_str(), n)));
         for (key, name, expected) in inputs.chain(references.map(|(k, n)| (k, n, wanted(k)))) {
             let line = if raw.lines.contains_key(key) { raw.line_of(key) } else { raw.line_of("input") };
             if !names.contains(name) {
-                faults.unknown_on_line(line, &format!("stage `{}` reads `{name}`, which is no stage", stage.name), name, &names);
+                faults.unknown_on_line(
+                    line,
+                    &format!("stage `{}` reads `{name}`, which is no stage", stage.name),
+                    name,
+                    &names,
+                );
             } else if let Some(source) = stages.iter().find(|s| s.name == *name) {
                 let makes = source.info().makes;
                 if makes != expected {
                     faults.push(Fault {
                         line,
-                        message: format!("stage `{}` needs a {} from `{name}`, which (kind {}) makes a {}", stage.name, word(expected), source.kind, word(makes)),
+                        message: format!(
+                            "stage `{}` needs a {} from `{name}`, which (kind {}) makes a {}",
+                            stage.name,
+                            word(expected),
+                            source.kind,
+                            word(makes)
+                        ),
                         hint: None,
                     });
                 }
@@ -366,12 +458,19 @@ fn cycle(left: &[Stage]) -> Fault {
     let mut path: Vec<&Stage> = vec![&left[0]];
     loop {
         let last = path[path.len() - 1];
-        let next = last.needs().find_map(|n| left.iter().find(|s| s.name == *n)).expect("a stage that never gets ready needs one that does not either");
+        let next = last
+            .needs()
+            .find_map(|n| left.iter().find(|s| s.name == *n))
+            .expect("a stage that never gets ready needs one that does not either");
         if let Some(start) = path.iter().position(|s| s.name == next.name) {
             let mut names: Vec<&str> = path[start..].iter().map(|s| s.name.as_str()).collect();
             names.push(&next.name);
             let line = path[start].line;
-            return Fault { line, message: format!("the stages go in a circle: {}", names.join(" reads ")), hint: Some("take one of these inputs away".into()) };
+            return Fault {
+                line,
+                message: format!("the stages go in a circle: {}", names.join(" reads ")),
+                hint: Some("take one of these inputs away".into()),
+            };
         }
         path.push(next);
     }

@@ -10,7 +10,8 @@ pub fn json_schema() -> Value {
     let mut kinds = Vec::new();
     for info in KINDS {
         let mut schema = StageOptions::schema(info.name);
-        if let Some(more) = schema.as_object_mut().and_then(|s| s.remove("$defs")).and_then(|d| d.as_object().cloned()) {
+        if let Some(more) = schema.as_object_mut().and_then(|s| s.remove("$defs")).and_then(|d| d.as_object().cloned())
+        {
             definitions.extend(more);
         }
         if let Some(object) = schema.as_object_mut() {
@@ -20,7 +21,11 @@ pub fn json_schema() -> Value {
             let properties = properties.as_object_mut().expect("properties are an object in every schema");
             properties.insert("kind".into(), json!({ "const": info.name }));
             let names = json!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] });
-            for key in ["input", "inputs"].iter().filter(|_| info.inputs.1 > 0).chain(&info.references.iter().map(|r| r.key).collect::<Vec<_>>()) {
+            for key in ["input", "inputs"]
+                .iter()
+                .filter(|_| info.inputs.1 > 0)
+                .chain(&info.references.iter().map(|r| r.key).collect::<Vec<_>>())
+            {
                 properties.insert(key.to_string(), names.clone());
             }
             if info.seeded {
@@ -80,8 +85,11 @@ fn kind(info: &KindInfo, out: &mut String) {
     for (name, property) in properties {
         let text = |v: &Value| v.as_str().unwrap_or("").replace('\n', " ").replace('|', "\\|");
         let _ = writeln!(
-            out, "| `{name}` | {} | `{}` | {} |",
-            type_of(&property, &schema).replace('|', "\\|"), property.get("default").unwrap_or(&Value::Null), text(&property["description"])
+            out,
+            "| `{name}` | {} | `{}` | {} |",
+            type_of(&property, &schema).replace('|', "\\|"),
+            property.get("default").unwrap_or(&Value::Null),
+            text(&property["description"])
         );
     }
 }
@@ -91,7 +99,11 @@ fn type_of(property: &Value, schema: &Value) -> String {
         return type_of(&schema["$defs"][name], schema);
     }
     if let Some(values) = property["enum"].as_array() {
-        return values.iter().map(|v| v.as_str().map_or_else(|| v.to_string(), |s| format!("\"{s}\""))).collect::<Vec<_>>().join(" or ");
+        return values
+            .iter()
+            .map(|v| v.as_str().map_or_else(|| v.to_string(), |s| format!("\"{s}\"")))
+            .collect::<Vec<_>>()
+            .join(" or ");
     }
     if let Some(value) = property.get("const") {
         return value.to_string();
@@ -106,7 +118,9 @@ fn type_of(property: &Value, schema: &Value) -> String {
     match &property["type"] {
         Value::String(t) if t == "array" => format!("list of {}", type_of(&property["items"], schema)),
         Value::String(t) => t.clone(),
-        Value::Array(ts) => ts.iter().filter_map(Value::as_str).filter(|t| *t != "null").collect::<Vec<_>>().join(" or "),
+        Value::Array(ts) => {
+            ts.iter().filter_map(Value::as_str).filter(|t| *t != "null").collect::<Vec<_>>().join(" or ")
+        }
         _ => "any".to_string(),
     }
 }

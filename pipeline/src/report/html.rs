@@ -20,14 +20,19 @@ pub fn page(run: &Path, stages: &[Value]) -> Result<String> {
     let bars = |key: &str, label: &dyn Fn(&Value) -> String| -> Vec<Item> {
         let with = stages.iter().filter(|s| s[key].as_array().is_some_and(|a| !a.is_empty()));
         with.map(|s| {
-            let rows: Vec<(String, f64)> = s[key].as_array().into_iter().flatten().map(|r| (label(r), r["n"].as_f64().unwrap_or(0.0))).collect();
+            let rows: Vec<(String, f64)> =
+                s[key].as_array().into_iter().flatten().map(|r| (label(r), r["n"].as_f64().unwrap_or(0.0))).collect();
             context! { name => s["name"].as_str(), svg => safe(svg::bars(&rows)) }
         })
         .collect()
     };
     let languages = bars("languages", &|r| r["language"].as_str().unwrap_or("none").to_string());
     let lengths = bars("lengths", &|r| format!("{} B and more", number(2f64.powf(r["power"].as_f64().unwrap_or(0.0)))));
-    let funnel: Vec<(String, f64)> = stages.iter().filter(|s| s["counts"]["in"].is_number() || s["kind"] == "ingest").map(|s| (s["name"].as_str().unwrap_or("").to_string(), s["rows"].as_f64().unwrap_or(0.0))).collect();
+    let funnel: Vec<(String, f64)> = stages
+        .iter()
+        .filter(|s| s["counts"]["in"].is_number() || s["kind"] == "ingest")
+        .map(|s| (s["name"].as_str().unwrap_or("").to_string(), s["rows"].as_f64().unwrap_or(0.0)))
+        .collect();
     template
         .render(context! {
             run => run.file_name().map(|n| n.to_string_lossy().into_owned()), stages => Item::from(Serde(stages)),
@@ -65,8 +70,15 @@ fn short(text: String) -> String {
 fn charts(stage: &Value) -> Vec<(String, String)> {
     let wanted = ["loss", "reward", "rewards/accuracies", "rewards/margins", "entropy", "grad_norm", "learning_rate"];
     let rows: Vec<&Value> = stage["metrics"].as_array().into_iter().flatten().collect();
-    let series = |name: &str| -> Vec<(f64, f64)> { rows.iter().filter_map(|r| Some((r["step"].as_f64()?, r[name].as_f64()?))).collect() };
-    wanted.iter().map(|n| (n.to_string(), series(n))).filter(|(_, s)| s.len() > 1).map(|(n, s)| (n, svg::line(&s))).collect()
+    let series = |name: &str| -> Vec<(f64, f64)> {
+        rows.iter().filter_map(|r| Some((r["step"].as_f64()?, r[name].as_f64()?))).collect()
+    };
+    wanted
+        .iter()
+        .map(|n| (n.to_string(), series(n)))
+        .filter(|(_, s)| s.len() > 1)
+        .map(|(n, s)| (n, svg::line(&s)))
+        .collect()
 }
 
 /// The evaluation as a table: one row per task and metric, one column per model.
@@ -77,7 +89,10 @@ fn scores(stages: &[Value]) -> Vec<Value> {
         let mut models: Vec<&str> = Vec::new();
         let mut lines: Vec<(&str, &str)> = Vec::new();
         for row in &rows {
-            let (model, line) = (row["model"].as_str().unwrap_or(""), (row["task"].as_str().unwrap_or(""), row["metric"].as_str().unwrap_or("")));
+            let (model, line) = (
+                row["model"].as_str().unwrap_or(""),
+                (row["task"].as_str().unwrap_or(""), row["metric"].as_str().unwrap_or("")),
+            );
             if !models.contains(&model) {
                 models.push(model);
             }
@@ -85,7 +100,8 @@ fn scores(stages: &[Value]) -> Vec<Value> {
                 lines.push(line);
             }
         }
-        let order: Vec<&str> = stage["references"]["models"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let order: Vec<&str> =
+            stage["references"]["models"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         models.sort_by_key(|m| order.iter().position(|o| o == m).unwrap_or(usize::MAX));
         let cell = |model: &str, line: &(&str, &str)| {
             let row = rows.iter().find(|r| r["model"] == model && r["task"] == line.0 && r["metric"] == line.1)?;

@@ -9,7 +9,9 @@ use crate::execute::{self, RevisionStage};
 use crate::session::block_on;
 use crate::tables;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type, Int32Type, Int64Type, UInt16Type, UInt32Type, UInt64Type};
+use datafusion::arrow::datatypes::{
+    DataType, Float32Type, Float64Type, Int32Type, Int64Type, UInt16Type, UInt32Type, UInt64Type,
+};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::prelude::SessionContext;
 use serde_json::{Map, Value, json};
@@ -39,7 +41,8 @@ pub fn value(array: &ArrayRef, row: usize) -> Value {
             let columns = array.as_struct().columns();
             Value::Object(fields.iter().zip(columns).map(|(f, c)| (f.name().clone(), value(c, row))).collect())
         }
-        _ => ArrayFormatter::try_new(array.as_ref(), &FormatOptions::default()).map_or(Value::Null, |f| f.value(row).to_string().into()),
+        _ => ArrayFormatter::try_new(array.as_ref(), &FormatOptions::default())
+            .map_or(Value::Null, |f| f.value(row).to_string().into()),
     }
 }
 
@@ -50,7 +53,9 @@ pub async fn rows(session: &SessionContext, query: &str) -> Result<Vec<Map<Strin
     for batch in &batches {
         let schema = batch.schema();
         for row in 0..batch.num_rows() {
-            rows.push(schema.fields().iter().zip(batch.columns()).map(|(f, c)| (f.name().clone(), value(c, row))).collect());
+            rows.push(
+                schema.fields().iter().zip(batch.columns()).map(|(f, c)| (f.name().clone(), value(c, row))).collect(),
+            );
         }
     }
     Ok(rows)
@@ -82,30 +87,45 @@ async fn collect(session: &SessionContext, stage: &RevisionStage, dataset: &Data
         let table = format!("\"{name}_verdicts\"");
         shown["reasons"] = json!(rows(session, &format!("SELECT rule, status, count(*) AS n FROM {table} WHERE status <> 'kept' GROUP BY rule, status ORDER BY n DESC, rule LIMIT 20")).await?);
         let view = format!("{name}_all");
-        let url = if session.table_exist(datafusion::common::TableReference::bare(view.as_str()))? { "url" } else { "NULL" };
+        let url =
+            if session.table_exist(datafusion::common::TableReference::bare(view.as_str()))? { "url" } else { "NULL" };
         let source = if url == "url" { format!("\"{view}\"") } else { table.clone() };
         shown["samples"] = json!(rows(session, &format!(
             "SELECT rule, id, value, threshold, reason, url FROM (SELECT rule, id, value, threshold, reason, {url} AS url, row_number() OVER (PARTITION BY rule ORDER BY id) AS place \
              FROM {source} WHERE status <> 'kept') WHERE place <= 3 ORDER BY rule, id LIMIT 60"
         )).await?);
     }
-    let columns: Vec<String> = dataset.schema().map(|s| s.fields().iter().map(|f| f.name().clone()).collect()).unwrap_or_default();
+    let columns: Vec<String> =
+        dataset.schema().map(|s| s.fields().iter().map(|f| f.name().clone()).collect()).unwrap_or_default();
     let has = |c: &str| columns.iter().any(|n| n == c);
     if stage.kind == "language" {
         shown["languages"] = json!(rows(session, &format!("SELECT language, count(*) AS n FROM \"{name}_verdicts\" GROUP BY language ORDER BY n DESC, language LIMIT 24")).await?);
     }
     if has("text") && has("text_hash") {
-        let query = format!("SELECT least(20, floor(log2(greatest(octet_length(text), 1)))) AS power, count(*) AS n FROM \"{name}\" GROUP BY 1 ORDER BY 1");
+        let query = format!(
+            "SELECT least(20, floor(log2(greatest(octet_length(text), 1)))) AS power, count(*) AS n FROM \"{name}\" GROUP BY 1 ORDER BY 1"
+        );
         shown["lengths"] = json!(rows(session, &query).await?);
     }
     if !dataset.files("metrics-").is_empty() {
         shown["metrics"] = json!(rows(session, &format!("SELECT * FROM \"{name}_metrics\" ORDER BY step")).await?);
     }
     if stage.kind == "eval" {
-        shown["scores"] = json!(rows(session, &format!("SELECT model, task, metric, value, standard_error, n FROM \"{name}\" ORDER BY task, metric, model")).await?);
+        shown["scores"] = json!(
+            rows(
+                session,
+                &format!(
+                    "SELECT model, task, metric, value, standard_error, n FROM \"{name}\" ORDER BY task, metric, model"
+                )
+            )
+            .await?
+        );
     }
     if stage.kind == "rollout" && has("completion") {
-        shown["rollouts"] = json!(rows(session, &format!("SELECT task, prompt, answer, completion FROM \"{name}\" ORDER BY id LIMIT 8")).await?);
+        shown["rollouts"] = json!(
+            rows(session, &format!("SELECT task, prompt, answer, completion FROM \"{name}\" ORDER BY id LIMIT 8"))
+                .await?
+        );
     }
     Ok(shown)
 }

@@ -25,12 +25,7 @@ pub struct BodyLimits {
 
 impl Default for BodyLimits {
     fn default() -> Self {
-        Self {
-            max_body_bytes: 16 << 20,
-            max_ratio: 200,
-            ratio_free_bytes: 1 << 20,
-            max_encodings: 2,
-        }
+        Self { max_body_bytes: 16 << 20, max_ratio: 200, ratio_free_bytes: 1 << 20, max_encodings: 2 }
     }
 }
 
@@ -50,24 +45,17 @@ pub struct HttpResponse<'a> {
 impl HttpResponse<'_> {
     /// The value of the first header with this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| &**value)
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| &**value)
     }
 
     /// `Content-Type` as sent, with its parameters.
     pub fn content_type(&self) -> Option<&str> {
-        self.header("content-type")
-            .filter(|value| !value.is_empty())
+        self.header("content-type").filter(|value| !value.is_empty())
     }
 
     /// All encodings of these headers in the order in which they were applied, in lower case.
     fn encodings(&self, name: &str) -> Vec<String> {
-        let values = self
-            .headers
-            .iter()
-            .filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        let values = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
         values
             .flat_map(|(_, value)| value.split(','))
             .map(|value| value.trim().to_ascii_lowercase())
@@ -88,16 +76,8 @@ pub fn parse_http<'a>(block: &'a [u8], limits: &BodyLimits) -> HttpResponse<'a> 
         }
         _ => (0, Vec::new(), block),
     };
-    let mut response = HttpResponse {
-        status,
-        headers,
-        body: Cow::Borrowed(body),
-        damage: BodyDamage::default(),
-    };
-    let chunked = response
-        .encodings("transfer-encoding")
-        .iter()
-        .any(|name| name == "chunked");
+    let mut response = HttpResponse { status, headers, body: Cow::Borrowed(body), damage: BodyDamage::default() };
+    let chunked = response.encodings("transfer-encoding").iter().any(|name| name == "chunked");
     let encodings = response.encodings("content-encoding");
     (response.body, response.damage) = body::decode(body, chunked, &encodings, limits);
     response
@@ -120,21 +100,10 @@ fn header_end(block: &[u8]) -> Option<usize> {
 
 /// The code of a status line like `HTTP/1.1 200 OK`, `HTTP/2 200` or `HTTP/1.0 302 `; 0 if it has none.
 fn status_of(block: &[u8]) -> Option<u16> {
-    let line = &block[..memchr::memchr(b'\n', block)
-        .unwrap_or(block.len())
-        .min(1 << 10)];
-    let is_http = line
-        .get(..5)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"));
-    let code = line
-        .split(|&byte| byte == b' ')
-        .skip(1)
-        .find(|word| !word.is_empty())
-        .unwrap_or_default();
-    let code = std::str::from_utf8(code.trim_ascii())
-        .ok()
-        .and_then(|code| code.parse().ok())
-        .unwrap_or(0);
+    let line = &block[..memchr::memchr(b'\n', block).unwrap_or(block.len()).min(1 << 10)];
+    let is_http = line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"));
+    let code = line.split(|&byte| byte == b' ').skip(1).find(|word| !word.is_empty()).unwrap_or_default();
+    let code = std::str::from_utf8(code.trim_ascii()).ok().and_then(|code| code.parse().ok()).unwrap_or(0);
     is_http.then_some(code)
 }
 
@@ -144,15 +113,9 @@ type Headers<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 fn parse_head(head: &[u8]) -> (u16, Headers<'_>) {
     let mut space = [httparse::EMPTY_HEADER; 128];
     let mut response = httparse::Response::new(&mut space);
-    if let (Ok(httparse::Status::Complete(_)), Some(status)) = (response.parse(head), response.code)
-    {
+    if let (Ok(httparse::Status::Complete(_)), Some(status)) = (response.parse(head), response.code) {
         let headers = response.headers.iter();
-        let headers = headers.map(|field| {
-            (
-                Cow::Borrowed(field.name),
-                text(Cow::Borrowed(field.value.trim_ascii())),
-            )
-        });
+        let headers = headers.map(|field| (Cow::Borrowed(field.name), text(Cow::Borrowed(field.value.trim_ascii()))));
         return (status, headers.collect());
     }
     let mut headers = Vec::new();
@@ -176,36 +139,18 @@ fn text(value: Cow<'_, [u8]>) -> Cow<'_, str> {
 /// Decided by the HTTP header, then by `WARC-Identified-Payload-Type`, then by looking for markup; a type that says
 /// nothing (missing, malformed, `application/octet-stream`, `text/xml`, …) passes the question on. Looking finds XHTML
 /// behind an XML declaration and pages that begin with a script or a comment.
-pub fn is_html(
-    content_type: Option<&str>,
-    identified_payload_type: Option<&str>,
-    body: &[u8],
-) -> bool {
-    let said = [content_type, identified_payload_type]
-        .into_iter()
-        .flatten()
-        .find_map(type_says_html);
+pub fn is_html(content_type: Option<&str>, identified_payload_type: Option<&str>, body: &[u8]) -> bool {
+    let said = [content_type, identified_payload_type].into_iter().flatten().find_map(type_says_html);
     said.unwrap_or_else(|| looks_like_html(body))
 }
 
 fn type_says_html(content_type: &str) -> Option<bool> {
-    let essence = content_type
-        .split([';', ','])
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let essence = content_type.split([';', ',']).next().unwrap_or_default().trim().to_ascii_lowercase();
     match &*essence {
         "text/html" | "application/xhtml+xml" | "application/vnd.wap.xhtml+xml" => Some(true),
-        "text/xml"
-        | "application/xml"
-        | "application/octet-stream"
-        | "application/x-unknown-content-type" => None,
+        "text/xml" | "application/xml" | "application/octet-stream" | "application/x-unknown-content-type" => None,
         "unknown/unknown" | "application/unknown" | "*/*" | "content/unknown" => None,
-        other => other
-            .split_once('/')
-            .filter(|(kind, name)| !kind.is_empty() && !name.is_empty())
-            .map(|_| false),
+        other => other.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty()).map(|_| false),
     }
 }
 
@@ -241,23 +186,14 @@ const SNIFF_BYTES: usize = 4 << 10;
 fn looks_like_html(body: &[u8]) -> bool {
     let front = &body[..body.len().min(SNIFF_BYTES)];
     let utf16 = front.starts_with(&[0xff, 0xfe]) || front.starts_with(&[0xfe, 0xff]);
-    let front: Vec<u8> = front
-        .iter()
-        .copied()
-        .filter(|&byte| !(utf16 && byte == 0))
-        .collect();
+    let front: Vec<u8> = front.iter().copied().filter(|&byte| !(utf16 && byte == 0)).collect();
     let front = String::from_utf8_lossy(&front).to_ascii_lowercase();
-    let mut rest = front
-        .trim_start_matches(['\u{feff}', '\u{fffd}'])
-        .trim_start();
+    let mut rest = front.trim_start_matches(['\u{feff}', '\u{fffd}']).trim_start();
     loop {
         // Comments, processing instructions and (after those) the doctype of XHTML say nothing yet.
-        let skipped = [("<!--", "-->"), ("<?", ">")]
-            .into_iter()
-            .find_map(|(open, close)| {
-                rest.strip_prefix(open)
-                    .map(|inside| inside.split_once(close).map_or("", |(_, after)| after))
-            });
+        let skipped = [("<!--", "-->"), ("<?", ">")].into_iter().find_map(|(open, close)| {
+            rest.strip_prefix(open).map(|inside| inside.split_once(close).map_or("", |(_, after)| after))
+        });
         match skipped {
             Some(after) => rest = after.trim_start(),
             None => break,
@@ -268,9 +204,7 @@ fn looks_like_html(body: &[u8]) -> bool {
     };
     let starts = |name: &str| {
         let after = tag.strip_prefix(name);
-        after.is_some_and(|after| {
-            after.starts_with(|c: char| c.is_whitespace() || c == '>' || c == '/')
-        })
+        after.is_some_and(|after| after.starts_with(|c: char| c.is_whitespace() || c == '>' || c == '/'))
     };
     PAGE_STARTS.iter().any(|name| starts(name))
 }

@@ -28,7 +28,12 @@ pub fn decoded<'a>(path: &Path, bytes: &'a [u8]) -> Result<Box<dyn BufRead + 'a>
 
 /// Reads the lines that start in `start..end` of the decoded bytes and hands full batches to `flush`.
 pub fn read(
-    reader: &mut dyn BufRead, start: u64, end: u64, extra: &[String], rows: &mut Rows, flush: &mut dyn FnMut(&mut Rows) -> Result<()>,
+    reader: &mut dyn BufRead,
+    start: u64,
+    end: u64,
+    extra: &[String],
+    rows: &mut Rows,
+    flush: &mut dyn FnMut(&mut Rows) -> Result<()>,
 ) -> Result<()> {
     let mut line = Vec::new();
     let mut offset = start;
@@ -38,7 +43,13 @@ pub fn read(
             Ok((0, _)) => break,
             Ok(read) => read,
             Err(e) => {
-                rows.refuse(&place(0), Status::Failed, "truncated_member", None, format!("the compressed data ends or breaks here: {e}"));
+                rows.refuse(
+                    &place(0),
+                    Status::Failed,
+                    "truncated_member",
+                    None,
+                    format!("the compressed data ends or breaks here: {e}"),
+                );
                 break;
             }
         };
@@ -93,7 +104,13 @@ fn object(line: &[u8], place: &Place, extra: &[String], rows: &mut Rows) {
     let (html, plain) = (text("html"), text("text"));
     if html.is_none() && plain.is_none() {
         let keys: Vec<&str> = parsed.keys().map(String::as_str).take(8).collect();
-        return rows.refuse(place, Status::Failed, "no_text", None, format!("neither `text` nor `html`, only {}", keys.join(", ")));
+        return rows.refuse(
+            place,
+            Status::Failed,
+            "no_text",
+            None,
+            format!("neither `text` nor `html`, only {}", keys.join(", ")),
+        );
     }
     let id = parsed.get("id").map(|v| v.as_str().map_or_else(|| v.to_string(), String::from));
     let shown = |v: &Value| v.as_str().map_or_else(|| v.to_string(), String::from);

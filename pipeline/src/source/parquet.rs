@@ -10,10 +10,22 @@ use std::fs::File;
 use std::path::Path;
 
 /// Reads a whole file and hands full batches to `flush`.
-pub fn read(path: &Path, extra: &[String], rows: &mut Rows, flush: &mut dyn FnMut(&mut Rows) -> Result<()>) -> Result<()> {
+pub fn read(
+    path: &Path,
+    extra: &[String],
+    rows: &mut Rows,
+    flush: &mut dyn FnMut(&mut Rows) -> Result<()>,
+) -> Result<()> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    let damaged = |e: &dyn std::fmt::Display| Error::InputData(format!("{} is no readable Parquet file: {e}\nhint: leave it out with `exclude`", path.display()));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|b| b.with_batch_size(1024).build()).map_err(|e| damaged(&e))?;
+    let damaged = |e: &dyn std::fmt::Display| {
+        Error::InputData(format!(
+            "{} is no readable Parquet file: {e}\nhint: leave it out with `exclude`",
+            path.display()
+        ))
+    };
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(|b| b.with_batch_size(1024).build())
+        .map_err(|e| damaged(&e))?;
     let mut row = 0;
     for batch in reader {
         let batch = batch.map_err(|e| damaged(&e))?;
@@ -49,9 +61,20 @@ impl Columns {
         if text.is_none() && html.is_none() {
             let schema = batch.schema();
             let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-            return Err(Error::InputData(format!("{} has no `text` or `html` column   (known: {})", path.display(), names.join(", "))));
+            return Err(Error::InputData(format!(
+                "{} has no `text` or `html` column   (known: {})",
+                path.display(),
+                names.join(", ")
+            )));
         }
-        Ok(Self { text, html, id: text_of("id")?, url: text_of("url")?, date: text_of("date")?, extra: extra.iter().map(|n| text_of(n)).collect::<Result<_>>()? })
+        Ok(Self {
+            text,
+            html,
+            id: text_of("id")?,
+            url: text_of("url")?,
+            date: text_of("date")?,
+            extra: extra.iter().map(|n| text_of(n)).collect::<Result<_>>()?,
+        })
     }
 
     fn push(&self, i: usize, place: &Place, rows: &mut Rows) {
@@ -60,17 +83,26 @@ impl Columns {
         }
         let (text, html) = (at(&self.text, i), at(&self.html, i));
         if text.is_none() && html.is_none() {
-            return rows.refuse(place, crate::verdict::Status::Failed, "no_text", None, "`text` and `html` are null".into());
+            return rows.refuse(
+                place,
+                crate::verdict::Status::Failed,
+                "no_text",
+                None,
+                "`text` and `html` are null".into(),
+            );
         }
-        rows.keep(place, &Document {
-            url: at(&self.url, i),
-            source_id: at(&self.id, i),
-            date: at(&self.date, i),
-            content_type: html.map(|_| "text/html; charset=utf-8"),
-            html: html.map(str::as_bytes),
-            text: if html.is_some() { None } else { text },
-            extra: self.extra.iter().map(|c| at(c, i).map(String::from)).collect(),
-            ..Document::default()
-        });
+        rows.keep(
+            place,
+            &Document {
+                url: at(&self.url, i),
+                source_id: at(&self.id, i),
+                date: at(&self.date, i),
+                content_type: html.map(|_| "text/html; charset=utf-8"),
+                html: html.map(str::as_bytes),
+                text: if html.is_some() { None } else { text },
+                extra: self.extra.iter().map(|c| at(c, i).map(String::from)).collect(),
+                ..Document::default()
+            },
+        );
     }
 }

@@ -3,7 +3,9 @@
 use crate::error::Result;
 use crate::schema;
 use crate::verdict::{Finding, Status, Verdicts};
-use datafusion::arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, StringBuilder, StructArray, UInt16Builder, UInt64Builder};
+use datafusion::arrow::array::{
+    ArrayRef, BinaryBuilder, RecordBatch, StringBuilder, StructArray, UInt16Builder, UInt64Builder,
+};
 use std::sync::Arc;
 
 /// Where a document starts in its file.
@@ -40,7 +42,12 @@ pub struct Document<'a> {
 
 /// 128-bit blake3 over the length-prefixed tuple (file, offset, offset in member, payload hash), 32 hex digits.
 pub fn document_id(file: &str, place: &Place, payload_hash: &str) -> String {
-    hash_tuple(&[file.as_bytes(), &place.offset.to_le_bytes(), &place.offset_in_member.to_le_bytes(), payload_hash.as_bytes()])
+    hash_tuple(&[
+        file.as_bytes(),
+        &place.offset.to_le_bytes(),
+        &place.offset_in_member.to_le_bytes(),
+        payload_hash.as_bytes(),
+    ])
 }
 
 /// Identity of a row made from another: hash(parent, stage, ordinal).
@@ -129,7 +136,11 @@ impl Rows {
     pub fn refuse(&mut self, place: &Place, status: Status, rule: &str, value: Option<f64>, reason: String) {
         let id = document_id(&self.file, place, rule);
         let reason = format!("{reason} ({}:{}+{})", self.file, place.offset, place.offset_in_member);
-        self.verdicts.push(&id, status, &[Finding { rule: format!("ingest.{rule}"), value, threshold: None, reason: Some(reason) }]);
+        self.verdicts.push(
+            &id,
+            status,
+            &[Finding { rule: format!("ingest.{rule}"), value, threshold: None, reason: Some(reason) }],
+        );
     }
 
     /// Whether enough is collected to write a batch.

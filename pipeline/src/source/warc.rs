@@ -88,12 +88,8 @@ impl Compression {
             (packed(Self::Gzip, &member::GZIP_MAGIC), Self::Gzip),
             (packed(Self::Zstd, &member::ZSTD_MAGIC), Self::Zstd),
         ];
-        let found = firsts
-            .into_iter()
-            .filter_map(|(at, form)| at.map(|at| (at, form)));
-        found
-            .min_by_key(|&(at, _)| at)
-            .map_or(Self::Plain, |(_, form)| form)
+        let found = firsts.into_iter().filter_map(|(at, form)| at.map(|at| (at, form)));
+        found.min_by_key(|&(at, _)| at).map_or(Self::Plain, |(_, form)| form)
     }
 }
 
@@ -148,10 +144,7 @@ pub struct Damage {
 
 /// What a file holds, in file order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "each item is moved once and most are records"
-)]
+#[allow(clippy::large_enum_variant, reason = "each item is moved once and most are records")]
 pub enum Item<'a> {
     /// An intact record.
     Record(Record<'a>),
@@ -176,9 +169,7 @@ pub fn records<'a>(file: &'a [u8], start: u64, end: u64, limits: &Limits) -> Rec
     let from = match compression {
         _ if start == 0 => 0,
         Compression::Plain => chained_entry(file, compression, 0, start, limits),
-        Compression::Zstd => {
-            member::Decoder::new(file, compression).chained_anchor(start as usize) as u64
-        }
+        Compression::Zstd => member::Decoder::new(file, compression).chained_anchor(start as usize) as u64,
         Compression::Gzip => {
             let from = start.saturating_sub(limits.lookback_bytes);
             let anchor = match from {
@@ -196,38 +187,17 @@ pub fn records_from<'a>(file: &'a [u8], entry: u64, end: u64, limits: &Limits) -
     reader(file, Compression::sniff(file), entry, end, limits)
 }
 
-fn reader<'a>(
-    file: &'a [u8],
-    compression: Compression,
-    entry: u64,
-    end: u64,
-    limits: &Limits,
-) -> RecordIter<'a> {
-    let (from, to) = (
-        entry.min(file.len() as u64) as usize,
-        end.min(file.len() as u64) as usize,
-    );
+fn reader<'a>(file: &'a [u8], compression: Compression, entry: u64, end: u64, limits: &Limits) -> RecordIter<'a> {
+    let (from, to) = (entry.min(file.len() as u64) as usize, end.min(file.len() as u64) as usize);
     let reader = match compression {
         Compression::Plain => Reader::Plain(plain::Plain::new(file, from, to, limits)),
-        _ => Reader::Packed(Box::new(packed::Packed::new(
-            file,
-            compression,
-            from,
-            to,
-            limits,
-        ))),
+        _ => Reader::Packed(Box::new(packed::Packed::new(file, compression, from, to, limits))),
     };
     RecordIter { reader, entry }
 }
 
 /// The first unit at or after `goal` on the chain that starts at `from`.
-fn chained_entry(
-    file: &[u8],
-    compression: Compression,
-    from: u64,
-    goal: u64,
-    limits: &Limits,
-) -> u64 {
+fn chained_entry(file: &[u8], compression: Compression, from: u64, goal: u64, limits: &Limits) -> u64 {
     if from >= goal {
         return from;
     }

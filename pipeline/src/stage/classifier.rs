@@ -53,10 +53,12 @@ pub fn run(context: &Context<'_>, config: &ClassifierStage) -> Result<Output> {
     }
     let fragments = context.fragments("", 1, |_| {
         let bytes = train(&learnt, &config.classifier).map_err(|e| Error::Model(e.to_string()))?;
-        let mut record = FragmentRecord { files: vec![write_file(&context.out.path, MODEL, &bytes)?], ..FragmentRecord::default() };
+        let mut record =
+            FragmentRecord { files: vec![write_file(&context.out.path, MODEL, &bytes)?], ..FragmentRecord::default() };
         let made = LanguageModel::from_bytes(bytes).map_err(|e| Error::Model(e.to_string()))?;
         let accuracy = evaluate(&made, &held_out);
-        let (mut label, mut n, mut right, mut share) = (StringBuilder::new(), UInt64Builder::new(), UInt64Builder::new(), Float64Builder::new());
+        let (mut label, mut n, mut right, mut share) =
+            (StringBuilder::new(), UInt64Builder::new(), UInt64Builder::new(), Float64Builder::new());
         for row in &accuracy {
             label.append_value(&row.label);
             n.append_value(row.n as u64);
@@ -77,5 +79,9 @@ pub fn run(context: &Context<'_>, config: &ClassifierStage) -> Result<Output> {
     })?;
     let count = |name: &str| fragments[0].counts.get(name).copied().unwrap_or(0);
     let share = count("correct") as f64 / count("held_out").max(1) as f64;
-    Ok(Output { note: format!("accuracy {share:.4} on {} held-out rows", count("held_out")), fragments, ..Output::default() })
+    Ok(Output {
+        note: format!("accuracy {share:.4} on {} held-out rows", count("held_out")),
+        fragments,
+        ..Output::default()
+    })
 }

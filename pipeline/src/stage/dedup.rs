@@ -12,7 +12,7 @@ use crate::store::{FragmentRecord, OutputDir};
 use crate::udf;
 use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, Float64Builder, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder,
+    ArrayRef, AsArray, Float64Builder, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder,
 };
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::{DataType, Field, UInt64Type};
@@ -28,7 +28,10 @@ const SIGNATURES: &str = "signatures";
 impl Options for DedupConfig {
     fn check(&self) -> Vec<OptionFault> {
         let faults = DedupConfig::check(self).err().unwrap_or_default();
-        faults.into_iter().map(|f| OptionFault::new(f.field, format!("expected {}, got {}", f.expected, f.got))).collect()
+        faults
+            .into_iter()
+            .map(|f| OptionFault::new(f.field, format!("expected {}, got {}", f.expected, f.got)))
+            .collect()
     }
 }
 
@@ -84,7 +87,8 @@ fn load(context: &Context<'_>, config: &DedupConfig, signed: &[FragmentRecord]) 
     if rank.len() != n {
         return Err(Error::InputData(format!("the input of stage `{}` holds an id twice", context.name())));
     }
-    let mut documents = Documents { ids, rank, keys: vec![0; n], shingles: vec![Vec::new(); n], bands: vec![Vec::new(); n] };
+    let mut documents =
+        Documents { ids, rank, keys: vec![0; n], shingles: vec![Vec::new(); n], bands: vec![Vec::new(); n] };
     for record in signed {
         for batch in context.input().read(&context.out.path.join(&record.files[0].path), &["id", "signature"])? {
             let ids = string_column(&batch, "id")?;
@@ -111,7 +115,10 @@ fn survivor_order(context: &Context<'_>, config: &DedupConfig) -> Result<Vec<Str
         let bytes = if known { "" } else { ", octet_length(text) AS text_bytes" };
         let query = format!("SELECT id FROM (SELECT *{bytes} FROM input) ORDER BY {}, id", config.survivor);
         let frame = super::sql::read_only(&session, &query).await.map_err(|e| {
-            Error::Manifest(format!("error: `survivor` of stage `{}`: {e}\nhint: expected a SQL ORDER BY list such as \"text_bytes DESC\"", context.name()))
+            Error::Manifest(format!(
+                "error: `survivor` of stage `{}`: {e}\nhint: expected a SQL ORDER BY list such as \"text_bytes DESC\"",
+                context.name()
+            ))
         })?;
         let mut ids = Vec::new();
         for batch in frame.collect().await? {
@@ -165,10 +172,20 @@ fn resolve(config: &DedupConfig, documents: &Documents) -> (Vec<Fate>, crate::st
         .map(|(document, representative)| {
             let exact = document as u32 != *representative;
             match &outcomes[place_of[representative]] {
-                Outcome::Kept { .. } => Fate { kept: *representative, jaccard: exact.then_some(1.0), shared_bands: 0, method: "exact", cluster_size: 0 },
-                Outcome::Removed { kept, jaccard, shared_bands } => {
-                    Fate { kept: unique[*kept as usize], jaccard: *jaccard, shared_bands: *shared_bands, method: "minhash", cluster_size: 0 }
-                }
+                Outcome::Kept { .. } => Fate {
+                    kept: *representative,
+                    jaccard: exact.then_some(1.0),
+                    shared_bands: 0,
+                    method: "exact",
+                    cluster_size: 0,
+                },
+                Outcome::Removed { kept, jaccard, shared_bands } => Fate {
+                    kept: unique[*kept as usize],
+                    jaccard: *jaccard,
+                    shared_bands: *shared_bands,
+                    method: "minhash",
+                    cluster_size: 0,
+                },
             }
         })
         .collect();
@@ -179,7 +196,14 @@ fn resolve(config: &DedupConfig, documents: &Documents) -> (Vec<Fate>, crate::st
 }
 
 /// Phase D: the verdicts and the kept rows of one fragment.
-fn apply(context: &Context<'_>, config: &DedupConfig, part: &Path, index: usize, documents: &Documents, fates: &[Fate]) -> Result<FragmentRecord> {
+fn apply(
+    context: &Context<'_>,
+    config: &DedupConfig,
+    part: &Path,
+    index: usize,
+    documents: &Documents,
+    fates: &[Fate],
+) -> Result<FragmentRecord> {
     let session = context.session()?;
     block_on(async {
         let frame = session.read_parquet(part.to_string_lossy().into_owned(), ParquetReadOptions::default()).await?;

@@ -77,13 +77,20 @@ pub fn run(context: &Context<'_>, config: &EvalConfig) -> Result<Output> {
         };
         let mut record = FragmentRecord::default();
         record.add("scores", scores.len() as u64);
-        record.files = vec![write_table(&context.out.path, &format!("part-{index:05}.parquet"), &table(context.name(), scores)?)?];
+        record.files =
+            vec![write_table(&context.out.path, &format!("part-{index:05}.parquet"), &table(context.name(), scores)?)?];
         Ok(record)
     })?;
     Ok(Output { fragments, note: format!("{} models on {} prompts", models.len(), prompts.len()), ..Output::default() })
 }
 
-fn measure(context: &Context<'_>, config: &EvalConfig, dataset: &Dataset, reference: &Dataset, prompts: &[Prompt]) -> Result<Vec<Score>> {
+fn measure(
+    context: &Context<'_>,
+    config: &EvalConfig,
+    dataset: &Dataset,
+    reference: &Dataset,
+    prompts: &[Prompt],
+) -> Result<Vec<Score>> {
     let (model, tokenizer) = model::load(dataset)?;
     let mut scores = pass_rates(context, config, &dataset.name, &model, &tokenizer, prompts)?;
     if let Some(pairs) = context.reference("pairs") {
@@ -105,7 +112,14 @@ fn text_bytes(tokenizer: &Tokenizer, id: u32) -> usize {
 }
 
 fn bpb(name: &str, report: trainer::eval::BpbReport) -> Score {
-    Score { model: name.into(), task: "held-out text".into(), metric: "bits_per_byte".into(), value: report.bpb, standard_error: None, n: report.bytes }
+    Score {
+        model: name.into(),
+        task: "held-out text".into(),
+        metric: "bits_per_byte".into(),
+        value: report.bpb,
+        standard_error: None,
+        n: report.bytes,
+    }
 }
 
 /// What a table of token pairs, counted on the training shards, achieves on the same text.
@@ -113,11 +127,19 @@ fn baseline(shards: &Dataset) -> Result<Vec<Score>> {
     let tokenizer = super::tokenize::load_tokenizer(&shards.path)?;
     let (train, held_out) = (open_shards(shards, "train")?, open_shards(shards, "holdout")?);
     let (train, held_out): (Vec<&Shard>, Vec<&Shard>) = (train.iter().collect(), held_out.iter().collect());
-    let report = bigram_baseline(&train, &held_out, tokenizer.vocab_size(), &|id| text_bytes(&tokenizer, id)).map_err(model_error)?;
+    let report = bigram_baseline(&train, &held_out, tokenizer.vocab_size(), &|id| text_bytes(&tokenizer, id))
+        .map_err(model_error)?;
     Ok(vec![bpb("bigram baseline", report)])
 }
 
-fn pass_rates(context: &Context<'_>, config: &EvalConfig, name: &str, model: &Model, tokenizer: &Tokenizer, prompts: &[Prompt]) -> Result<Vec<Score>> {
+fn pass_rates(
+    context: &Context<'_>,
+    config: &EvalConfig,
+    name: &str,
+    model: &Model,
+    tokenizer: &Tokenizer,
+    prompts: &[Prompt],
+) -> Result<Vec<Score>> {
     let mut counts: BTreeMap<&str, Vec<(usize, usize)>> = BTreeMap::new();
     for chunk in prompts.chunks(256) {
         context.check_stop()?;
@@ -126,7 +148,8 @@ fn pass_rates(context: &Context<'_>, config: &EvalConfig, name: &str, model: &Mo
         for (prompt, own) in chunk.iter().zip(completions.chunks(config.samples as usize)) {
             let mut right = 0;
             for completion in own {
-                let verdict = verify(&prompt.verifier, &text_of(tokenizer, completion), &prompt.answer).map_err(|e| Error::InputData(e.to_string()))?;
+                let verdict = verify(&prompt.verifier, &text_of(tokenizer, completion), &prompt.answer)
+                    .map_err(|e| Error::InputData(e.to_string()))?;
                 right += usize::from(verdict.status.passed() == Some(true));
             }
             for task in ["all", prompt.task.as_str()] {
@@ -152,17 +175,36 @@ fn pass_rates(context: &Context<'_>, config: &EvalConfig, name: &str, model: &Mo
 }
 
 /// Share of held-out pairs whose chosen answer gained more over the first model than the rejected one; ties count half.
-fn pair_accuracy(name: &str, model: &Model, reference: &Model, pairs: &Dataset, tokenizer: &Tokenizer) -> Result<Score> {
+fn pair_accuracy(
+    name: &str,
+    model: &Model,
+    reference: &Model,
+    pairs: &Dataset,
+    tokenizer: &Tokenizer,
+) -> Result<Score> {
     let rows = preference::pairs(pairs, tokenizer)?;
     let (own, base) = (preference::log_probs(model, &rows)?, preference::log_probs(reference, &rows)?);
     let points = own.iter().zip(&base).map(|((c, r), (bc, br))| {
         let margin = (c - bc) - (r - br);
-        if margin > 0.0 { 1.0 } else if margin == 0.0 { 0.5 } else { 0.0 }
+        if margin > 0.0 {
+            1.0
+        } else if margin == 0.0 {
+            0.5
+        } else {
+            0.0
+        }
     });
     let n = rows.len().max(1) as f64;
     let mean = points.sum::<f64>() / n;
     let standard_error = (mean * (1.0 - mean) / n).sqrt();
-    Ok(Score { model: name.into(), task: "held-out pairs".into(), metric: "pair_accuracy".into(), value: mean, standard_error: Some(standard_error), n: rows.len() as u64 })
+    Ok(Score {
+        model: name.into(),
+        task: "held-out pairs".into(),
+        metric: "pair_accuracy".into(),
+        value: mean,
+        standard_error: Some(standard_error),
+        n: rows.len() as u64,
+    })
 }
 
 fn table(stage: &str, scores: Vec<Score>) -> Result<datafusion::arrow::array::RecordBatch> {
@@ -178,7 +220,8 @@ fn table(stage: &str, scores: Vec<Score>) -> Result<datafusion::arrow::array::Re
         n.append_value(score.n);
     }
     let names = ["id", "model", "task", "metric"];
-    let mut columns: Vec<(String, ArrayRef)> = names.iter().zip(&mut strings).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)).collect();
+    let mut columns: Vec<(String, ArrayRef)> =
+        names.iter().zip(&mut strings).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)).collect();
     columns.push(("value".into(), Arc::new(values.finish())));
     columns.push(("standard_error".into(), Arc::new(errors.finish())));
     columns.push(("n".into(), Arc::new(n.finish())));

@@ -48,7 +48,11 @@ fn decide(batch: RecordBatch) -> Result<Decided> {
                 rule: format!("extract.{}", if named { rule.value(i) } else { "no_text" }),
                 value: (!value.is_null(i)).then(|| value.value(i)),
                 threshold: (!threshold.is_null(i)).then(|| threshold.value(i)),
-                reason: Some(if named { reason.value(i).to_string() } else { "the row has neither html nor text".into() }),
+                reason: Some(if named {
+                    reason.value(i).to_string()
+                } else {
+                    "the row has neither html nor text".into()
+                }),
             };
             verdicts.push(ids.value(i), Status::Dropped, &[finding]);
         } else {

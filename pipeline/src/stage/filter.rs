@@ -10,9 +10,9 @@ use crate::udf;
 use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Field, Float64Type};
+use datafusion::common::DFSchema;
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::prelude::{DataFrame, Expr, col, ident};
-use datafusion::common::DFSchema;
 use filters::rules::{Direction, FilterConfig, Rule};
 use std::sync::Arc;
 
@@ -48,7 +48,9 @@ pub fn run(context: &Context<'_>, config: &FilterConfig) -> Result<Output> {
         let names: Vec<String> = frame.schema().fields().iter().map(|f| f.name().clone()).collect();
         let mut shown: Vec<Expr> = names.iter().map(|n| ident(n)).collect();
         for rule in rules.iter() {
-            shown.push(datafusion::functions::core::expr_fn::get_field(ident(MEASURES), rule.name.as_str()).alias(&rule.name));
+            shown.push(
+                datafusion::functions::core::expr_fn::get_field(ident(MEASURES), rule.name.as_str()).alias(&rule.name),
+            );
         }
         frame = frame.select(shown)?;
         let mut out: Vec<Expr> = names.iter().map(|n| ident(n)).collect();
@@ -67,7 +69,10 @@ fn conjuncts(context: &Context<'_>, sql: &str, rules: &[Rule]) -> Result<Vec<Exp
     fields.extend(rules.iter().map(|r| Field::new(&r.name, DataType::Float64, true)));
     let schema = DFSchema::try_from(datafusion::arrow::datatypes::Schema::new(fields))?;
     let expression = context.session()?.parse_sql_expr(sql, &schema).map_err(|e| {
-        Error::Manifest(format!("error: `where` of stage `{}`: {e}\nhint: columns of the input and rule names in double quotes may be used", context.name()))
+        Error::Manifest(format!(
+            "error: `where` of stage `{}`: {e}\nhint: columns of the input and rule names in double quotes may be used",
+            context.name()
+        ))
     })?;
     Ok(split_conjunction_owned(expression))
 }
@@ -75,7 +80,9 @@ fn conjuncts(context: &Context<'_>, sql: &str, rules: &[Rule]) -> Result<Vec<Exp
 fn decide(batch: RecordBatch, rules: &[Rule], conjuncts: &[String]) -> Result<Decided> {
     let found = batch.column_by_name(MEASURES).expect("the plan added it").as_struct().clone();
     let measured: Vec<&Float64Array> = found.columns().iter().map(|c| c.as_primitive::<Float64Type>()).collect();
-    let holds: Vec<ArrayRef> = (0..conjuncts.len()).map(|i| batch.column_by_name(&format!("where_{i}")).expect("the plan added it").clone()).collect();
+    let holds: Vec<ArrayRef> = (0..conjuncts.len())
+        .map(|i| batch.column_by_name(&format!("where_{i}")).expect("the plan added it").clone())
+        .collect();
     let ids = string_column(&batch, "id")?;
     let mut verdicts = Verdicts::default();
     let mut keep = Vec::with_capacity(batch.num_rows());
@@ -84,7 +91,12 @@ fn decide(batch: RecordBatch, rules: &[Rule], conjuncts: &[String]) -> Result<De
         for (rule, column) in rules.iter().zip(&measured) {
             let value = (!column.is_null(i)).then(|| column.value(i));
             if value.is_some_and(|v| !passes(rule, v)) {
-                findings.push(Finding { rule: rule.name.clone(), value, threshold: Some(rule.threshold), reason: None });
+                findings.push(Finding {
+                    rule: rule.name.clone(),
+                    value,
+                    threshold: Some(rule.threshold),
+                    reason: None,
+                });
             }
         }
         for (name, column) in conjuncts.iter().zip(&holds) {
@@ -104,7 +116,11 @@ fn decide(batch: RecordBatch, rules: &[Rule], conjuncts: &[String]) -> Result<De
     let schema = batch.schema();
     let columns = schema.fields().iter().enumerate().filter(|(_, f)| own(f.name()));
     let rows = table(columns.map(|(i, f)| (f.name().clone(), batch.column(i).clone())).collect())?;
-    let more = rules.iter().zip(found.columns()).map(|(r, c)| (Field::new(&r.name, DataType::Float64, true), c.clone())).collect();
+    let more = rules
+        .iter()
+        .zip(found.columns())
+        .map(|(r, c)| (Field::new(&r.name, DataType::Float64, true), c.clone()))
+        .collect();
     let counts = std::mem::take(&mut verdicts.counts);
     Ok(Decided { rows, keep: keep.into(), verdicts: verdicts.finish(more)?, counts })
 }

@@ -76,7 +76,11 @@ impl Options for GrpoStage {
 
 impl GrpoStage {
     fn sampling(&self) -> SampleConfig {
-        SampleConfig { temperature: self.temperature, max_tokens: self.grpo.max_completion_tokens, ..SampleConfig::default() }
+        SampleConfig {
+            temperature: self.temperature,
+            max_tokens: self.grpo.max_completion_tokens,
+            ..SampleConfig::default()
+        }
     }
 }
 
@@ -96,7 +100,12 @@ pub fn run(context: &Context<'_>, config: &GrpoStage) -> Result<Output> {
     if prompts.is_empty() {
         return Err(Error::InputData(format!("stage `{}` got no prompt", context.name())));
     }
-    let plan = Plan { steps: config.steps, checkpoint_every: config.checkpoints.checkpoint_every, schedule: &config.schedule, tokenizer: &source.path };
+    let plan = Plan {
+        steps: config.steps,
+        checkpoint_every: config.checkpoints.checkpoint_every,
+        schedule: &config.schedule,
+        tokenizer: &source.path,
+    };
     let start = || Trainer::new(base.clone(), &config.optim).map_err(model_error);
     model::train(context, &plan, start, |trainer, step, lr| {
         let chosen = model::shuffled(context.stage.seed, "grpo", step, config.prompts_per_step, prompts.len());
@@ -112,7 +121,9 @@ pub fn run(context: &Context<'_>, config: &GrpoStage) -> Result<Output> {
                     let of = |(i, tokens): (usize, align::loss::Tokens)| Rollout {
                         tokens,
                         old_logprob: None, // one update per rollout: the policy has not moved since
-                        ref_logprob: reference.as_ref().map(|r| rollouts.packing.of(r, i).iter().map(|l| f64::from(*l)).collect()),
+                        ref_logprob: reference
+                            .as_ref()
+                            .map(|r| rollouts.packing.of(r, i).iter().map(|l| f64::from(*l)).collect()),
                         advantage: rollouts.advantages[i],
                         truncated: rollouts.completions[i].finish == Finish::Length,
                     };
@@ -128,20 +139,32 @@ pub fn run(context: &Context<'_>, config: &GrpoStage) -> Result<Output> {
             .map_err(model_error)?;
         found.insert("grad_norm".into(), report.grad_norm);
         found.insert("tokens".into(), report.tokens as f64);
-        let trace = group.iter().map(|p| TraceRow { id: Some(p.id.clone()), parent_id: p.parent_id.clone(), ..TraceRow::default() });
+        let trace = group.iter().map(|p| TraceRow {
+            id: Some(p.id.clone()),
+            parent_id: p.parent_id.clone(),
+            ..TraceRow::default()
+        });
         Ok((found, trace.collect()))
     })
 }
 
 /// Samples, judges and packs the rollouts of one step.
-fn sample_step(model: &Model, tokenizer: &Tokenizer, group: &[&Prompt], config: &GrpoStage, seed: u64, step: u64) -> Result<Step> {
+fn sample_step(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    group: &[&Prompt],
+    config: &GrpoStage,
+    seed: u64,
+    step: u64,
+) -> Result<Step> {
     let size = config.grpo.group_size;
     let noise = trainer::rng::Key::new(seed).fold_str("grpo rollouts").bits(step);
     let completions = sample(model, tokenizer, group, size as u32, &config.sampling(), noise)?;
     let (mut rewards, mut sequences) = (Vec::with_capacity(completions.len()), Vec::with_capacity(completions.len()));
     for (i, completion) in completions.iter().enumerate() {
         let (prompt, number) = (group[i / size], (i % size) as u32);
-        let verdict = verify(&prompt.verifier, &text_of(tokenizer, completion), &prompt.answer).map_err(|e| Error::InputData(e.to_string()))?;
+        let verdict = verify(&prompt.verifier, &text_of(tokenizer, completion), &prompt.answer)
+            .map_err(|e| Error::InputData(e.to_string()))?;
         rewards.push(reward(config.grpo.rewards, verdict.status.passed(), seed, step, &prompt.id, number));
         sequences.push(sequence(render_prompt(tokenizer, &prompt.prompt)?, completion));
     }

@@ -54,7 +54,12 @@ pub struct IngestConfig {
 
 impl Default for IngestConfig {
     fn default() -> Self {
-        Self { source: Patterns::Many(Vec::new()), exclude: Vec::new(), max_bad_records: "100%".into(), columns: Vec::new() }
+        Self {
+            source: Patterns::Many(Vec::new()),
+            exclude: Vec::new(),
+            max_bad_records: "100%".into(),
+            columns: Vec::new(),
+        }
     }
 }
 
@@ -64,13 +69,18 @@ impl Options for IngestConfig {
         if self.source.all().is_empty() {
             faults.push(OptionFault::new("source", "expected at least one file or pattern"));
         }
-        for (key, pattern) in self.source.all().iter().map(|p| ("source", p)).chain(self.exclude.iter().map(|p| ("exclude", p))) {
+        for (key, pattern) in
+            self.source.all().iter().map(|p| ("source", p)).chain(self.exclude.iter().map(|p| ("exclude", p)))
+        {
             if let Err(e) = glob::Pattern::new(pattern) {
                 faults.push(OptionFault::new(key, format!("`{pattern}` is no pattern: {e}")));
             }
         }
         if limit(&self.max_bad_records, 0).is_none() {
-            faults.push(OptionFault::new("max_bad_records", format!("expected a count or a percentage, got \"{}\"", self.max_bad_records)));
+            faults.push(OptionFault::new(
+                "max_bad_records",
+                format!("expected a count or a percentage, got \"{}\"", self.max_bad_records),
+            ));
         }
         let own = crate::schema::ingested(&[]);
         for name in self.columns.iter().filter(|n| own.column_with_name(n).is_some()) {
@@ -83,7 +93,12 @@ impl Options for IngestConfig {
 /// The limit on bad records in a run of `total`.
 fn limit(text: &str, total: u64) -> Option<u64> {
     match text.strip_suffix('%') {
-        Some(share) => share.trim().parse::<f64>().ok().filter(|s| (0.0..=100.0).contains(s)).map(|s| (total as f64 * s / 100.0).floor() as u64),
+        Some(share) => share
+            .trim()
+            .parse::<f64>()
+            .ok()
+            .filter(|s| (0.0..=100.0).contains(s))
+            .map(|s| (total as f64 * s / 100.0).floor() as u64),
         None => text.trim().parse().ok(),
     }
 }
@@ -95,7 +110,8 @@ pub fn files(config: &IngestConfig, folder: &Path) -> std::result::Result<Vec<(S
     for pattern in config.source.all() {
         let prefix = fixed_prefix(pattern);
         let whole = format!("{}/{pattern}", glob::Pattern::escape(&folder.to_string_lossy()));
-        let whole = if folder.as_os_str().is_empty() || Path::new(pattern).is_absolute() { pattern.clone() } else { whole };
+        let whole =
+            if folder.as_os_str().is_empty() || Path::new(pattern).is_absolute() { pattern.clone() } else { whole };
         let before = found.len();
         let matches = glob::glob(&whole).map_err(|e| OptionFault::new("source", e.to_string()))?;
         for path in matches.flatten().filter(|p| p.is_file()) {
@@ -105,18 +121,40 @@ pub fn files(config: &IngestConfig, folder: &Path) -> std::result::Result<Vec<(S
             }
             let name = relative.strip_prefix(&prefix).unwrap_or(&relative).to_string_lossy().into_owned();
             if Format::of(&name).is_none() {
-                return Err(OptionFault { key: "source".into(), message: format!("{} is of no kind that ingest reads", path.display()), hint: Some("it reads .warc .arc .jsonl (plain, .gz, .zst) and .parquet; leave others out with `exclude`".into()) });
+                return Err(OptionFault {
+                    key: "source".into(),
+                    message: format!("{} is of no kind that ingest reads", path.display()),
+                    hint: Some(
+                        "it reads .warc .arc .jsonl (plain, .gz, .zst) and .parquet; leave others out with `exclude`"
+                            .into(),
+                    ),
+                });
             }
             found.push((name, path));
         }
         if found.len() == before {
-            return Err(OptionFault { key: "source".into(), message: format!("no file matches \"{pattern}\""), hint: Some(format!("paths are relative to the manifest, in {}", std::path::absolute(folder).unwrap_or_default().display())) });
+            return Err(OptionFault {
+                key: "source".into(),
+                message: format!("no file matches \"{pattern}\""),
+                hint: Some(format!(
+                    "paths are relative to the manifest, in {}",
+                    std::path::absolute(folder).unwrap_or_default().display()
+                )),
+            });
         }
     }
     found.sort();
     found.dedup();
     if let Some(pair) = found.windows(2).find(|w| w[0].0 == w[1].0) {
-        return Err(OptionFault::new("source", format!("{} and {} have the same name \"{}\" below their patterns, so their documents could not be told apart", pair[0].1.display(), pair[1].1.display(), pair[0].0)));
+        return Err(OptionFault::new(
+            "source",
+            format!(
+                "{} and {} have the same name \"{}\" below their patterns, so their documents could not be told apart",
+                pair[0].1.display(),
+                pair[1].1.display(),
+                pair[0].0
+            ),
+        ));
     }
     Ok(found)
 }
@@ -149,7 +187,13 @@ fn ranges(files: Vec<(String, PathBuf)>) -> Result<Vec<Range>> {
         loop {
             let end = start.saturating_add(step);
             let last = end >= length;
-            ranges.push(Range { name: name.clone(), path: path.clone(), format, start, end: if last { u64::MAX } else { end } });
+            ranges.push(Range {
+                name: name.clone(),
+                path: path.clone(),
+                format,
+                start,
+                end: if last { u64::MAX } else { end },
+            });
             if last {
                 break;
             }
@@ -174,11 +218,17 @@ pub fn run(context: &Context<'_>, config: &IngestConfig) -> Result<Output> {
         return Err(Error::InputData(format!(
             "{bad} of {total} records of stage `{}` are damaged, more than max_bad_records = \"{}\" allows\n\
              hint: look at them with  SELECT reason, count(*) FROM {}_verdicts GROUP BY reason  after raising the limit",
-            context.name(), config.max_bad_records, context.name()
+            context.name(),
+            config.max_bad_records,
+            context.name()
         )));
     }
     if bad * 100 > total {
-        context.progress.event(Event::Warning(&format!("{bad} of {total} records of `{}` are damaged (see {}_verdicts)", context.name(), context.name())));
+        context.progress.event(Event::Warning(&format!(
+            "{bad} of {total} records of `{}` are damaged (see {}_verdicts)",
+            context.name(),
+            context.name()
+        )));
     }
     let note = summary(&fragments);
     Ok(Output { fragments, note, ..Output::default() })
@@ -186,7 +236,12 @@ pub fn run(context: &Context<'_>, config: &IngestConfig) -> Result<Output> {
 
 /// A range of a gzip WARC finds its first member by looking; where that was not the member the range before ended at,
 /// it is read again from there, so that all ranges together are the whole-file scan.
-fn mend_chain(context: &Context<'_>, config: &IngestConfig, ranges: &[Range], fragments: &mut [FragmentRecord]) -> Result<()> {
+fn mend_chain(
+    context: &Context<'_>,
+    config: &IngestConfig,
+    ranges: &[Range],
+    fragments: &mut [FragmentRecord],
+) -> Result<()> {
     for i in 1..fragments.len() {
         if ranges[i].start == 0 || ranges[i].format != Format::Warc {
             continue;
@@ -202,7 +257,13 @@ fn mend_chain(context: &Context<'_>, config: &IngestConfig, ranges: &[Range], fr
     Ok(())
 }
 
-fn fragment(context: &Context<'_>, config: &IngestConfig, range: &Range, index: usize, entry: Option<u64>) -> Result<FragmentRecord> {
+fn fragment(
+    context: &Context<'_>,
+    config: &IngestConfig,
+    range: &Range,
+    index: usize,
+    entry: Option<u64>,
+) -> Result<FragmentRecord> {
     let mut rows = Rows::new(&range.name, &config.columns);
     let (documents, verdicts) = rows.take()?;
     let mut files = Pair::create(context, index, documents.schema(), verdicts.schema())?;
@@ -217,7 +278,14 @@ fn fragment(context: &Context<'_>, config: &IngestConfig, range: &Range, index: 
         Format::Jsonl => {
             let mapped = Mapped::open(&range.path)?;
             let (bytes, start) = line_start(mapped.bytes(), range.start);
-            jsonl::read(&mut *jsonl::decoded(&range.path, bytes)?, start, range.end, &config.columns, &mut rows, &mut flush)?;
+            jsonl::read(
+                &mut *jsonl::decoded(&range.path, bytes)?,
+                start,
+                range.end,
+                &config.columns,
+                &mut rows,
+                &mut flush,
+            )?;
         }
         Format::Parquet => parquet::read(&range.path, &config.columns, &mut rows, &mut flush)?,
     }
@@ -239,7 +307,13 @@ fn line_start(bytes: &[u8], start: u64) -> (&[u8], u64) {
     (&bytes[at..], at as u64)
 }
 
-fn read_warc(range: &Range, entry: Option<u64>, rows: &mut Rows, record: &mut FragmentRecord, flush: &mut dyn FnMut(&mut Rows) -> Result<()>) -> Result<()> {
+fn read_warc(
+    range: &Range,
+    entry: Option<u64>,
+    rows: &mut Rows,
+    record: &mut FragmentRecord,
+    flush: &mut dyn FnMut(&mut Rows) -> Result<()>,
+) -> Result<()> {
     let mapped = Mapped::open(&range.path)?;
     let limits = Limits::default();
     let mut items = match entry {
@@ -275,13 +349,31 @@ fn page(record: &Record<'_>, rows: &mut Rows) {
         "response" | "resource" => {}
         "conversion" => {
             let text = String::from_utf8_lossy(&record.block);
-            return rows.keep(&place, &Document { url, date: record.date.as_deref(), content_type: record.content_type.as_deref(), text: Some(&text), ..Document::default() });
+            return rows.keep(
+                &place,
+                &Document {
+                    url,
+                    date: record.date.as_deref(),
+                    content_type: record.content_type.as_deref(),
+                    text: Some(&text),
+                    ..Document::default()
+                },
+            );
         }
-        "revisit" => return rows.refuse(&place, Status::Dropped, "revisit", None, format!("{shown} repeats an earlier capture")),
+        "revisit" => {
+            return rows.refuse(&place, Status::Dropped, "revisit", None, format!("{shown} repeats an earlier capture"));
+        }
         _ => return,
     }
-    let is_http = record.warc_type == "response" && record.content_type.as_deref().is_none_or(|t| t.starts_with("application/http"));
-    let mut document = Document { url, date: record.date.as_deref(), content_type: record.content_type.as_deref(), html: Some(&record.block), ..Document::default() };
+    let is_http = record.warc_type == "response"
+        && record.content_type.as_deref().is_none_or(|t| t.starts_with("application/http"));
+    let mut document = Document {
+        url,
+        date: record.date.as_deref(),
+        content_type: record.content_type.as_deref(),
+        html: Some(&record.block),
+        ..Document::default()
+    };
     let response;
     if is_http {
         response = http::parse_http(&record.block, &http::BodyLimits::default());
@@ -289,10 +381,22 @@ fn page(record: &Record<'_>, rows: &mut Rows) {
         document.content_type = response.content_type();
         document.html = Some(&response.body);
         if response.damage.undecodable {
-            return rows.refuse(&place, Status::Failed, "undecodable_body", None, format!("the body of {shown} cannot be decoded"));
+            return rows.refuse(
+                &place,
+                Status::Failed,
+                "undecodable_body",
+                None,
+                format!("the body of {shown} cannot be decoded"),
+            );
         }
         if !(200..300).contains(&response.status) {
-            return rows.refuse(&place, Status::Dropped, "http_status", Some(f64::from(response.status)), format!("{shown} answered {}", response.status));
+            return rows.refuse(
+                &place,
+                Status::Dropped,
+                "http_status",
+                Some(f64::from(response.status)),
+                format!("{shown} answered {}", response.status),
+            );
         }
     }
     let body = document.html.unwrap_or_default();

@@ -40,7 +40,9 @@ impl Options for LanguageConfig {
         if !(0.0..=1.0).contains(&self.min_score) {
             faults.push(OptionFault::new("min_score", format!("expected 0 to 1, got {}", self.min_score)));
         }
-        for code in self.keep.iter().filter(|c| !(2..=3).contains(&c.len()) || !c.bytes().all(|b| b.is_ascii_lowercase())) {
+        for code in
+            self.keep.iter().filter(|c| !(2..=3).contains(&c.len()) || !c.bytes().all(|b| b.is_ascii_lowercase()))
+        {
             faults.push(OptionFault::new("keep", format!("`{code}` is no language code such as \"en\"")));
         }
         faults
@@ -56,19 +58,28 @@ pub fn files(config: &LanguageConfig, folder: &Path) -> Vec<(String, PathBuf)> {
 
 /// The built-in model's digest, if it is used.
 pub fn builtin_digest(config: &LanguageConfig) -> Option<(String, String)> {
-    config.model.is_none().then(|| ("model built in".to_string(), blake3::hash(filters::language::BUILTIN).to_hex().to_string()))
+    config
+        .model
+        .is_none()
+        .then(|| ("model built in".to_string(), blake3::hash(filters::language::BUILTIN).to_hex().to_string()))
 }
 
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &LanguageConfig) -> Result<Output> {
     let (model, key) = match (&config.model, context.reference("classifier")) {
-        (Some(_), Some(_)) => return Err(Error::Manifest(format!("error: stage `{}` names both `model` and `classifier`", context.name()))),
+        (Some(_), Some(_)) => {
+            return Err(Error::Manifest(format!(
+                "error: stage `{}` names both `model` and `classifier`",
+                context.name()
+            )));
+        }
         (Some(path), None) => load(&context.folder.join(path))?,
         (None, Some(stage)) => load(&stage.path.join(super::classifier::MODEL))?,
         (None, None) => (filters::language::builtin(), "builtin".to_string()),
     };
     let detect = udf::language(model, key);
-    let plan = |frame: DataFrame| -> Result<DataFrame> { Ok(frame.with_column(FOUND, detect.call(vec![col("text")]))?) };
+    let plan =
+        |frame: DataFrame| -> Result<DataFrame> { Ok(frame.with_column(FOUND, detect.call(vec![col("text")]))?) };
     let fragments = rowlocal::run(context, plan, |batch| decide(batch, config))?;
     let note = rowlocal::summary(&fragments);
     Ok(Output { fragments, note, ..Output::default() })
@@ -78,7 +89,8 @@ pub fn run(context: &Context<'_>, config: &LanguageConfig) -> Result<Output> {
 fn load(path: &Path) -> Result<(&'static LanguageModel, String)> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
     let key = blake3::hash(&bytes).to_hex().to_string();
-    let model = LanguageModel::from_bytes(bytes).map_err(|e| Error::Manifest(format!("error: {} is no fastText model: {e}", path.display())))?;
+    let model = LanguageModel::from_bytes(bytes)
+        .map_err(|e| Error::Manifest(format!("error: {} is no fastText model: {e}", path.display())))?;
     Ok((Box::leak(Box::new(model)), key))
 }
 
@@ -98,7 +110,12 @@ fn decide(batch: RecordBatch, config: &LanguageConfig) -> Result<Decided> {
             findings.push(Finding { rule: "language.keep".into(), value, threshold: None, reason: Some(reason) });
         }
         if value.is_none_or(|v| v < config.min_score) {
-            findings.push(Finding { rule: "language.min_score".into(), value, threshold: Some(config.min_score), reason: Some(format!("{name} is too uncertain")) });
+            findings.push(Finding {
+                rule: "language.min_score".into(),
+                value,
+                threshold: Some(config.min_score),
+                reason: Some(format!("{name} is too uncertain")),
+            });
         }
         let status = if findings.is_empty() { Status::Kept } else { Status::Dropped };
         verdicts.push(ids.value(i), status, &findings);

@@ -162,7 +162,10 @@ impl Context<'_> {
     /// An error if the run was asked to stop.
     pub fn check_stop(&self) -> Result<()> {
         if self.stop.load(Ordering::SeqCst) {
-            return Err(Error::Interrupted(format!("stopped in stage `{}`; finished work is kept\nhint: run the same command again to go on", self.name())));
+            return Err(Error::Interrupted(format!(
+                "stopped in stage `{}`; finished work is kept\nhint: run the same command again to go on",
+                self.name()
+            )));
         }
         Ok(())
     }
@@ -176,8 +179,14 @@ impl Context<'_> {
     }
 
     /// Runs `work` for every index not yet committed, several at a time, and gives all records in order.
-    pub fn fragments(&self, phase: &str, count: usize, work: impl Fn(usize) -> Result<FragmentRecord> + Sync) -> Result<Vec<FragmentRecord>> {
-        let records: Vec<Mutex<Option<FragmentRecord>>> = (0..count).map(|i| Mutex::new(self.out.fragment(phase, i))).collect();
+    pub fn fragments(
+        &self,
+        phase: &str,
+        count: usize,
+        work: impl Fn(usize) -> Result<FragmentRecord> + Sync,
+    ) -> Result<Vec<FragmentRecord>> {
+        let records: Vec<Mutex<Option<FragmentRecord>>> =
+            (0..count).map(|i| Mutex::new(self.out.fragment(phase, i))).collect();
         let todo: Vec<usize> = (0..count).filter(|i| records[*i].lock().expect(UNPOISONED).is_none()).collect();
         let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(count - todo.len()));
         let failure: Mutex<Option<(usize, Error)>> = Mutex::new(None);
@@ -207,7 +216,10 @@ impl Context<'_> {
         let threads = self.settings.threads.clamp(1, todo.len().max(1));
         std::thread::scope(|scope| {
             for _ in 1..threads {
-                std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, worker).expect("a thread starts because the system has room for one");
+                std::thread::Builder::new()
+                    .stack_size(STACK)
+                    .spawn_scoped(scope, worker)
+                    .expect("a thread starts because the system has room for one");
             }
             worker();
         });

@@ -87,7 +87,9 @@ const HISTORY: &str = "history.json";
 
 /// Runs the loop: `start` gives the state at step 0, `step` makes one step (from 0) at a learning rate.
 pub fn train(
-    context: &Context<'_>, plan: &Plan<'_>, start: impl FnOnce() -> Result<Trainer>,
+    context: &Context<'_>,
+    plan: &Plan<'_>,
+    start: impl FnOnce() -> Result<Trainer>,
     mut step: impl FnMut(&mut Trainer, u64, f64) -> Result<(Metrics, Vec<TraceRow>)>,
 ) -> Result<Output> {
     let (mut trainer, mut history) = match last_checkpoint(context)? {
@@ -106,14 +108,21 @@ pub fn train(
         if let Some((name, value)) = metrics.iter().find(|(_, v)| !v.is_finite()) {
             return Err(Error::Model(format!(
                 "step {} of stage `{}` has {name} = {value}; the last checkpoint before it is kept\nhint: lower learning_rate or raise warmup_share",
-                at + 1, context.name()
+                at + 1,
+                context.name()
             )));
         }
         tokens += metrics.get("tokens").copied().unwrap_or(0.0);
         let rate = tokens / began.elapsed().as_secs_f64().max(1e-9);
         events.add(at + 1, &metrics, rate)?;
-        let shown = ["reward", "loss"].iter().find_map(|n| metrics.get(*n).map(|v| format!("{n} {v:.4}"))).unwrap_or_default();
-        context.progress.event(Event::Advanced { stage: context.name(), done: at + 1, units: plan.steps, note: &format!("{shown}  {rate:.0} tokens/s") });
+        let shown =
+            ["reward", "loss"].iter().find_map(|n| metrics.get(*n).map(|v| format!("{n} {v:.4}"))).unwrap_or_default();
+        context.progress.event(Event::Advanced {
+            stage: context.name(),
+            done: at + 1,
+            units: plan.steps,
+            note: &format!("{shown}  {rate:.0} tokens/s"),
+        });
         history.metrics.push((at + 1, metrics.into_iter().map(|(k, v)| (k, v.to_bits())).collect()));
         history.trace.extend(trace.into_iter().map(|t| (at + 1, t)));
         let stop = context.check_stop();
@@ -136,9 +145,18 @@ pub fn train(
 fn note(history: &History, trainer: &Trainer, rate: f64) -> String {
     let ends = ["reward", "loss"].iter().find_map(|name| {
         let value = |row: &(u64, BTreeMap<String, u64>)| row.1.get(*name).map(|b| f64::from_bits(*b));
-        Some(format!("{name} {:.3} -> {:.3}", history.metrics.first().and_then(value)?, history.metrics.last().and_then(value)?))
+        Some(format!(
+            "{name} {:.3} -> {:.3}",
+            history.metrics.first().and_then(value)?,
+            history.metrics.last().and_then(value)?
+        ))
     });
-    format!("{} steps, {}, {} parameters, {rate:.0} tokens/s", trainer.step, ends.unwrap_or_default(), trainer.model.n_params())
+    format!(
+        "{} steps, {}, {} parameters, {rate:.0} tokens/s",
+        trainer.step,
+        ends.unwrap_or_default(),
+        trainer.model.n_params()
+    )
 }
 
 fn folder_name(step: u64) -> String {
@@ -161,7 +179,9 @@ fn checkpoint(context: &Context<'_>, trainer: &Trainer, history: &History) -> Re
         files.push(entry);
     }
     rename(&temporary, &target)?;
-    context.out.commit_fragment(PHASE, &FragmentRecord { index: trainer.step as usize, files, ..FragmentRecord::default() })?;
+    context
+        .out
+        .commit_fragment(PHASE, &FragmentRecord { index: trainer.step as usize, files, ..FragmentRecord::default() })?;
     let mut steps = committed_steps(context);
     steps.sort_unstable();
     for old in steps.iter().rev().skip(2) {
@@ -187,7 +207,8 @@ fn last_checkpoint(context: &Context<'_>) -> Result<Option<(Trainer, History)>> 
         let trainer = trainer::checkpoint::decode(&folder).map_err(model_error)?;
         let path = folder.join(HISTORY);
         let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let history = serde_json::from_slice(&text).map_err(|e| Error::Integrity(format!("{} is damaged: {e}", path.display())))?;
+        let history = serde_json::from_slice(&text)
+            .map_err(|e| Error::Integrity(format!("{} is damaged: {e}", path.display())))?;
         return Ok(Some((trainer, history)));
     }
     Ok(None)
@@ -236,7 +257,9 @@ fn trace_table(history: &History) -> Result<RecordBatch> {
         }
     }
     let mut columns: Vec<(String, ArrayRef)> = vec![("step".into(), Arc::new(steps.finish()))];
-    columns.extend(["id", "parent_id"].iter().zip(&mut ids).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)));
+    columns.extend(
+        ["id", "parent_id"].iter().zip(&mut ids).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)),
+    );
     let names = ["window", "shard", "token_start", "token_count"];
     columns.extend(names.iter().zip(&mut numbers).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)));
     named(columns)
@@ -244,7 +267,8 @@ fn trace_table(history: &History) -> Result<RecordBatch> {
 
 /// A table of named columns that may hold nulls.
 pub fn named(columns: Vec<(String, ArrayRef)>) -> Result<RecordBatch> {
-    let fields: Vec<Field> = columns.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), n != "step" && n != "id")).collect();
+    let fields: Vec<Field> =
+        columns.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), n != "step" && n != "id")).collect();
     let nullable = Schema::new(fields.into_iter().map(|f| f.with_nullable(true)).collect::<Vec<_>>());
     Ok(RecordBatch::try_new(Arc::new(nullable), columns.into_iter().map(|(_, a)| a).collect())?)
 }
@@ -258,7 +282,8 @@ pub fn model_error(e: impl std::fmt::Display) -> Error {
 pub fn step_folder(model: &Dataset) -> Result<PathBuf> {
     let file = model.receipt.files.iter().filter(|f| f.path.starts_with("step-")).map(|f| &f.path).max();
     let name = file.and_then(|f| f.split('/').next());
-    name.map(|n| model.path.join(n)).ok_or_else(|| Error::Integrity(format!("stage `{}` holds no checkpoint", model.name)))
+    name.map(|n| model.path.join(n))
+        .ok_or_else(|| Error::Integrity(format!("stage `{}` holds no checkpoint", model.name)))
 }
 
 /// The weights and the tokenizer of a model stage.
@@ -303,11 +328,16 @@ pub fn segments(packing: &Packing) -> Vec<Segment> {
 
 /// Applies a loss over sequences to the statistics of a step: gathers, computes, scatters back.
 pub fn apply(
-    stats: &[TokenStats], batches: &[Batch], segments: &[Segment],
+    stats: &[TokenStats],
+    batches: &[Batch],
+    segments: &[Segment],
     loss: impl FnOnce(Vec<align::loss::Tokens>) -> std::result::Result<LossOutput, align::loss::LossError>,
 ) -> std::result::Result<(LossOutput, Vec<TokenGrad>), align::loss::LossError> {
-    let views: Vec<MicroView<'_>> =
-        stats.iter().zip(batches).map(|(s, b)| MicroView { logprob: &s.logprob, entropy: &s.entropy, loss_mask: &b.loss_mask }).collect();
+    let views: Vec<MicroView<'_>> = stats
+        .iter()
+        .zip(batches)
+        .map(|(s, b)| MicroView { logprob: &s.logprob, entropy: &s.entropy, loss_mask: &b.loss_mask })
+        .collect();
     let output = loss(gather(&views, segments)?)?;
     let sizes: Vec<usize> = batches.iter().map(Batch::len).collect();
     let grads = scatter(&sizes, segments, &output.grads)?;

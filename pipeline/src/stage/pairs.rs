@@ -29,7 +29,10 @@ impl Options for PairsConfig {
             faults.push(OptionFault::new("max_pairs_per_prompt", "expected at least 1"));
         }
         if self.query.is_some() && self.max_pairs_per_prompt != 1 {
-            faults.push(OptionFault::new("max_pairs_per_prompt", "a `query` of your own does not read it; say it in the query"));
+            faults.push(OptionFault::new(
+                "max_pairs_per_prompt",
+                "a `query` of your own does not read it; say it in the query",
+            ));
         }
         faults
     }
@@ -39,7 +42,9 @@ impl Options for PairsConfig {
 pub fn run(context: &Context<'_>, config: &PairsConfig) -> Result<Output> {
     let (rollouts, verdicts) = (&context.inputs[0].name, &context.inputs[1].name);
     let query = match &config.query {
-        Some(query) => format!("WITH rollouts AS (SELECT * FROM \"{rollouts}\"), verdicts AS (SELECT * FROM \"{verdicts}\") SELECT * FROM ({query}) AS pairs ORDER BY id"),
+        Some(query) => format!(
+            "WITH rollouts AS (SELECT * FROM \"{rollouts}\"), verdicts AS (SELECT * FROM \"{verdicts}\") SELECT * FROM ({query}) AS pairs ORDER BY id"
+        ),
         None => default_query(rollouts, verdicts, config.max_pairs_per_prompt),
     };
     let fragments = sql::select(context, &query, true)?;

@@ -96,7 +96,12 @@ pub fn log_probs(model: &Model, pairs: &[PairRow]) -> Result<Vec<(f64, f64)>> {
     for chunk in pairs.chunks(64) {
         let sequences: Vec<Masked> = chunk.iter().flat_map(|p| [p.chosen.clone(), p.rejected.clone()]).collect();
         let packing = pack(&sequences, model.config().sequence_len, 16).map_err(model_error)?;
-        let stats = packing.batches.iter().map(|b| tape::score(model, b)).collect::<trainer::Result<Vec<_>>>().map_err(model_error)?;
+        let stats = packing
+            .batches
+            .iter()
+            .map(|b| tape::score(model, b))
+            .collect::<trainer::Result<Vec<_>>>()
+            .map_err(model_error)?;
         let columns: Vec<Vec<f32>> = stats.into_iter().map(|s| s.logprob).collect();
         let sum = |i: usize| -> f64 {
             let masked = packing.of(&columns, i).iter().zip(&sequences[i].1[1..]);
@@ -114,7 +119,8 @@ pub fn run(context: &Context<'_>, config: &PreferenceStage) -> Result<Output> {
     let mut rows = pairs(context.input(), &tokenizer)?;
     if rows.is_empty() {
         return Err(Error::InputData(format!(
-            "stage `{}` got no pair\nhint: every prompt passed or every prompt failed; look at  SELECT status, count(*) FROM <verdicts> GROUP BY status", context.name()
+            "stage `{}` got no pair\nhint: every prompt passed or every prompt failed; look at  SELECT status, count(*) FROM <verdicts> GROUP BY status",
+            context.name()
         )));
     }
     for row in &mut rows {
@@ -124,11 +130,17 @@ pub fn run(context: &Context<'_>, config: &PreferenceStage) -> Result<Output> {
     }
     let reference = if config.preference.loss.needs_reference() { Some(log_probs(&base, &rows)?) } else { None };
     let steps = ((rows.len() as f64 * config.epochs) / config.batch_size as f64).ceil().max(1.0) as u64;
-    let plan = Plan { steps, checkpoint_every: config.checkpoints.checkpoint_every, schedule: &config.schedule, tokenizer: &source.path };
+    let plan = Plan {
+        steps,
+        checkpoint_every: config.checkpoints.checkpoint_every,
+        schedule: &config.schedule,
+        tokenizer: &source.path,
+    };
     let start = || Trainer::new(base.clone(), &config.optim).map_err(model_error);
     model::train(context, &plan, start, |trainer, step, lr| {
         let chosen = model::shuffled(context.stage.seed, "preference", step, config.batch_size, rows.len());
-        let sequences: Vec<Masked> = chosen.iter().flat_map(|i| [rows[*i].chosen.clone(), rows[*i].rejected.clone()]).collect();
+        let sequences: Vec<Masked> =
+            chosen.iter().flat_map(|i| [rows[*i].chosen.clone(), rows[*i].rejected.clone()]).collect();
         let packing = pack(&sequences, base.config().sequence_len, 16).map_err(model_error)?;
         let segments = model::segments(&packing);
         let mut found = Metrics::new();
@@ -138,7 +150,11 @@ pub fn run(context: &Context<'_>, config: &PreferenceStage) -> Result<Output> {
                     let mut step_pairs = Vec::with_capacity(chosen.len());
                     for (pair, row) in tokens.chunks_exact_mut(2).zip(&chosen) {
                         let (c, r) = (std::mem::take(&mut pair[0]), std::mem::take(&mut pair[1]));
-                        step_pairs.push(Pair { chosen: c, rejected: r, reference: reference.as_ref().map(|s| s[*row]) });
+                        step_pairs.push(Pair {
+                            chosen: c,
+                            rejected: r,
+                            reference: reference.as_ref().map(|s| s[*row]),
+                        });
                     }
                     preference(&config.preference, &step_pairs)
                 })
@@ -150,7 +166,11 @@ pub fn run(context: &Context<'_>, config: &PreferenceStage) -> Result<Output> {
             .map_err(model_error)?;
         found.insert("grad_norm".into(), report.grad_norm);
         found.insert("tokens".into(), report.tokens as f64);
-        let trace = chosen.iter().map(|i| TraceRow { id: Some(rows[*i].id.clone()), parent_id: rows[*i].parent_id.clone(), ..TraceRow::default() });
+        let trace = chosen.iter().map(|i| TraceRow {
+            id: Some(rows[*i].id.clone()),
+            parent_id: rows[*i].parent_id.clone(),
+            ..TraceRow::default()
+        });
         Ok((found, trace.collect()))
     })
 }

@@ -113,9 +113,15 @@ impl Options for PretrainConfig {
         }
         let sequence = self.sequence_len as u64;
         if self.batch_tokens == 0 || !self.batch_tokens.is_multiple_of(sequence.max(1)) {
-            faults.push(OptionFault::new("batch_tokens", format!("expected a multiple of sequence_len = {sequence}, got {}", self.batch_tokens)));
+            faults.push(OptionFault::new(
+                "batch_tokens",
+                format!("expected a multiple of sequence_len = {sequence}, got {}", self.batch_tokens),
+            ));
         } else if self.steps() == 0 {
-            faults.push(OptionFault::new("budget_tokens", format!("{} tokens are not one step of batch_tokens = {}", self.budget_tokens, self.batch_tokens)));
+            faults.push(OptionFault::new(
+                "budget_tokens",
+                format!("{} tokens are not one step of batch_tokens = {}", self.budget_tokens, self.batch_tokens),
+            ));
         }
         if self.micro_batch_tokens < sequence {
             faults.push(OptionFault::new("micro_batch_tokens", format!("expected at least sequence_len = {sequence}")));
@@ -151,7 +157,8 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
     let shards = open_shards(context.input(), "train")?;
     let tokenizer = super::tokenize::load_tokenizer(&context.input().path)?;
     let views: Vec<&Shard> = shards.iter().collect();
-    let loader = Loader::new(&views, config.sequence_len, context.stage.seed).map_err(|e| Error::InputData(format!("stage `{}`: {e}", context.name())))?;
+    let loader = Loader::new(&views, config.sequence_len, context.stage.seed)
+        .map_err(|e| Error::InputData(format!("stage `{}`: {e}", context.name())))?;
     let rows = (config.batch_tokens / config.sequence_len as u64) as usize;
     let micro_rows = (config.micro_batch_tokens / config.sequence_len as u64) as usize;
     let plan = Plan {
@@ -167,12 +174,14 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
     model::train(context, &plan, start, |trainer, step, lr| {
         trainer.recompute = config.recompute;
         let batches = loader.micro_batches(step, rows, micro_rows);
-        let segments: Vec<_> = batches.iter().enumerate().flat_map(|(m, b)| align::loss::step::rows(m, b.b, b.t)).collect();
+        let segments: Vec<_> =
+            batches.iter().enumerate().flat_map(|(m, b)| align::loss::step::rows(m, b.b, b.t)).collect();
         let mut found = Metrics::new();
         let report = trainer
             .step(&batches, lr, |stats| {
-                let (output, grads) = model::apply(stats, &batches, &segments, |tokens| sft(&SftConfig::default(), &tokens))
-                    .map_err(|e| trainer::Error::Loss(e.to_string()))?;
+                let (output, grads) =
+                    model::apply(stats, &batches, &segments, |tokens| sft(&SftConfig::default(), &tokens))
+                        .map_err(|e| trainer::Error::Loss(e.to_string()))?;
                 found.insert("loss".into(), output.loss);
                 found.insert("entropy".into(), output.metrics.get("entropy").copied().unwrap_or(0.0));
                 Ok(grads)

@@ -81,13 +81,26 @@ pub fn prompts(input: &Dataset) -> Result<Vec<Prompt>> {
 }
 
 /// Samples completions: `samples` for each prompt, prompt by prompt. The noise is keyed by the prompt's id.
-pub fn sample(model: &Model, tokenizer: &Tokenizer, prompts: &[&Prompt], samples: u32, config: &SampleConfig, seed: u64) -> Result<Vec<Completion>> {
+pub fn sample(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    prompts: &[&Prompt],
+    samples: u32,
+    config: &SampleConfig,
+    seed: u64,
+) -> Result<Vec<Completion>> {
     let stop = [tokenizer.special_id("<|end|>"), Some(tokenizer.eot_id())].into_iter().flatten().collect::<Vec<u32>>();
     let mut requests = Vec::with_capacity(prompts.len() * samples as usize);
     for prompt in prompts {
         let ids = render_prompt(tokenizer, &prompt.prompt)?;
         let key = xxhash_rust::xxh3::xxh3_64(prompt.id.as_bytes());
-        requests.extend((0..samples).map(|sample| Request { prompt: ids.clone(), key, sample, stop: stop.clone(), banned: Vec::new() }));
+        requests.extend((0..samples).map(|sample| Request {
+            prompt: ids.clone(),
+            key,
+            sample,
+            stop: stop.clone(),
+            banned: Vec::new(),
+        }));
     }
     generate(model, &requests, config, seed).map_err(model_error)
 }
@@ -124,7 +137,11 @@ pub fn run(context: &Context<'_>, config: &RolloutConfig) -> Result<Output> {
     })?;
     let tokens: u64 = fragments.iter().filter_map(|f| f.counts.get("tokens")).sum();
     let rate = tokens as f64 / context.started.elapsed().as_secs_f64();
-    let note = format!("{} completions of {} prompts, {tokens} tokens, {rate:.0} tokens/s", prompts.len() * config.samples as usize, prompts.len());
+    let note = format!(
+        "{} completions of {} prompts, {tokens} tokens, {rate:.0} tokens/s",
+        prompts.len() * config.samples as usize,
+        prompts.len()
+    );
     Ok(Output { fragments, note, metrics: serde_json::json!({ "tokens_per_sec": rate }) })
 }
 
@@ -155,8 +172,11 @@ impl Rows {
 
     fn finish(mut self) -> Result<RecordBatch> {
         let names = ["id", "parent_id", "task", "verifier", "prompt", "answer", "completion", "finish"];
-        let mut columns: Vec<(String, ArrayRef)> =
-            names.iter().zip(&mut self.strings).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)).collect();
+        let mut columns: Vec<(String, ArrayRef)> = names
+            .iter()
+            .zip(&mut self.strings)
+            .map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef))
+            .collect();
         columns.push(("sample".into(), Arc::new(self.sample.finish())));
         let mut tokens = self.tokens.unwrap_or_else(|| ListBuilder::new(UInt32Builder::new()));
         let mut logprobs = self.logprobs.unwrap_or_else(|| ListBuilder::new(Float32Builder::new()));

@@ -35,8 +35,11 @@ pub fn run(
 }
 
 fn fragment(
-    context: &Context<'_>, part: &Path, index: usize,
-    plan: &impl Fn(DataFrame) -> Result<DataFrame>, decide: &impl Fn(RecordBatch) -> Result<Decided>,
+    context: &Context<'_>,
+    part: &Path,
+    index: usize,
+    plan: &impl Fn(DataFrame) -> Result<DataFrame>,
+    decide: &impl Fn(RecordBatch) -> Result<Decided>,
 ) -> Result<FragmentRecord> {
     let session = context.session()?;
     block_on(async {

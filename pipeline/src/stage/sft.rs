@@ -79,7 +79,9 @@ pub fn text_rows(input: &Dataset, columns: &[&str]) -> Result<(Vec<Vec<String>>,
                     skipped += 1;
                     continue;
                 }
-                rows.push(arrays.iter().map(|a| if a.is_null(i) { String::new() } else { a.value(i).to_string() }).collect());
+                rows.push(
+                    arrays.iter().map(|a| if a.is_null(i) { String::new() } else { a.value(i).to_string() }).collect(),
+                );
             }
         }
     }
@@ -105,10 +107,16 @@ fn examples(context: &Context<'_>, tokenizer: &Tokenizer, sequence_len: usize) -
         }
     }
     if long > 0 {
-        context.progress.event(crate::progress::Event::Warning(&format!("{long} rows of `{}` are longer than {sequence_len} tokens and are left out", context.name())));
+        context.progress.event(crate::progress::Event::Warning(&format!(
+            "{long} rows of `{}` are longer than {sequence_len} tokens and are left out",
+            context.name()
+        )));
     }
     if examples.is_empty() {
-        return Err(Error::InputData(format!("stage `{}` has no row with `prompt` and `completion` to learn from", context.name())));
+        return Err(Error::InputData(format!(
+            "stage `{}` has no row with `prompt` and `completion` to learn from",
+            context.name()
+        )));
     }
     Ok(examples)
 }
@@ -120,7 +128,12 @@ pub fn run(context: &Context<'_>, config: &SftStage) -> Result<Output> {
     let sequence_len = base.config().sequence_len;
     let examples = examples(context, &tokenizer, sequence_len)?;
     let steps = ((examples.len() as f64 * config.epochs) / config.batch_size as f64).ceil().max(1.0) as u64;
-    let plan = Plan { steps, checkpoint_every: config.checkpoints.checkpoint_every, schedule: &config.schedule, tokenizer: &source.path };
+    let plan = Plan {
+        steps,
+        checkpoint_every: config.checkpoints.checkpoint_every,
+        schedule: &config.schedule,
+        tokenizer: &source.path,
+    };
     let start = || Trainer::new(base.clone(), &config.optim).map_err(model_error);
     model::train(context, &plan, start, |trainer, step, lr| {
         let rows = model::shuffled(context.stage.seed, "sft", step, config.batch_size, examples.len());

@@ -87,17 +87,24 @@ fn check(plan: &LogicalPlan, unbounded: bool) -> Result<()> {
                 if let Expr::ScalarFunction(f) = e
                     && f.func.signature().volatility != Volatility::Immutable
                 {
-                    found = refuse(format!("`{}`, whose value changes from call to call", f.func.name()), "derive numbers from `id`, e.g. with text_hash(id)");
+                    found = refuse(
+                        format!("`{}`, whose value changes from call to call", f.func.name()),
+                        "derive numbers from `id`, e.g. with text_hash(id)",
+                    );
                 }
                 Ok(TreeNodeRecursion::Continue)
             })?;
         }
         match node {
             LogicalPlan::Limit(limit) if !sorted_below(&limit.input) => {
-                found = refuse("LIMIT without ORDER BY".into(), "say which rows you want with ORDER BY, e.g. ORDER BY id");
+                found =
+                    refuse("LIMIT without ORDER BY".into(), "say which rows you want with ORDER BY, e.g. ORDER BY id");
             }
             LogicalPlan::Window(_) if !unbounded => {
-                found = refuse("a window function, whose memory no limit bounds".into(), "set  unbounded = true  on the stage to allow it");
+                found = refuse(
+                    "a window function, whose memory no limit bounds".into(),
+                    "set  unbounded = true  on the stage to allow it",
+                );
             }
             _ => {}
         }
@@ -125,13 +132,8 @@ fn ordered(frame: DataFrame) -> Result<DataFrame> {
     if sorted_below(root) {
         return Ok(frame);
     }
-    let mut names: Vec<String> = frame
-        .schema()
-        .fields()
-        .iter()
-        .filter(|f| !f.data_type().is_nested())
-        .map(|f| f.name().clone())
-        .collect();
+    let mut names: Vec<String> =
+        frame.schema().fields().iter().filter(|f| !f.data_type().is_nested()).map(|f| f.name().clone()).collect();
     names.sort_by_key(|n| n != "id");
     let keys: Vec<_> = names.iter().map(|n| ident(n).sort(true, true)).collect();
     Ok(if keys.is_empty() { frame } else { frame.sort(keys)? })

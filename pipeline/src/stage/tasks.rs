@@ -26,13 +26,18 @@ pub fn run(context: &Context<'_>, config: &TasksConfig) -> Result<Output> {
         for part in input.parts() {
             for batch in input.read(&part, &["id", "text"])? {
                 let (id, text) = (string_column(&batch, "id")?.clone(), string_column(&batch, "text")?.clone());
-                documents.extend((0..id.len()).filter(|i| !text.is_null(*i)).map(|i| (id.value(i).to_string(), text.value(i).to_string())));
+                documents.extend(
+                    (0..id.len())
+                        .filter(|i| !text.is_null(*i))
+                        .map(|i| (id.value(i).to_string(), text.value(i).to_string())),
+                );
             }
         }
     }
     let views: Vec<(&str, &str)> = documents.iter().map(|(i, t)| (i.as_str(), t.as_str())).collect();
     let fragments = context.fragments("", 1, |_| {
-        let rows = generate(config, context.stage.seed, &views).map_err(|e| Error::InputData(format!("stage `{}`: {e}", context.name())))?;
+        let rows = generate(config, context.stage.seed, &views)
+            .map_err(|e| Error::InputData(format!("stage `{}`: {e}", context.name())))?;
         let mut record = FragmentRecord::default();
         for row in &rows {
             record.add(&format!("{}:{}", row.split.as_str(), row.task.as_str()), 1);
@@ -40,8 +45,15 @@ pub fn run(context: &Context<'_>, config: &TasksConfig) -> Result<Output> {
         record.files = vec![write_table(&context.out.path, "part-00000.parquet", &table(&rows)?)?];
         Ok(record)
     })?;
-    let sum = |split: &str| fragments[0].counts.iter().filter(|(k, _)| k.starts_with(split)).map(|(_, n)| n).sum::<u64>();
-    let note = format!("{} pretraining, {} SFT, {} training and {} held-out prompts", sum("pretrain:"), sum("sft:"), sum("train:"), sum("test:"));
+    let sum =
+        |split: &str| fragments[0].counts.iter().filter(|(k, _)| k.starts_with(split)).map(|(_, n)| n).sum::<u64>();
+    let note = format!(
+        "{} pretraining, {} SFT, {} training and {} held-out prompts",
+        sum("pretrain:"),
+        sum("sft:"),
+        sum("train:"),
+        sum("test:")
+    );
     Ok(Output { fragments, note, ..Output::default() })
 }
 
@@ -67,7 +79,8 @@ fn table(rows: &[TaskRow]) -> Result<datafusion::arrow::array::RecordBatch> {
         spans[1].append_option(row.span.map(|s| s.1));
     }
     let names = ["id", "parent_id", "task", "split", "verifier", "prompt", "answer", "completion"];
-    let mut columns: Vec<(String, ArrayRef)> = names.iter().zip(&mut strings).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)).collect();
+    let mut columns: Vec<(String, ArrayRef)> =
+        names.iter().zip(&mut strings).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)).collect();
     let [mut start, mut end] = spans;
     columns.push(("span_start".into(), Arc::new(start.finish())));
     columns.push(("span_end".into(), Arc::new(end.finish())));

@@ -36,7 +36,11 @@ impl Default for TokenizeConfig {
 impl Options for TokenizeConfig {
     fn check(&self) -> Vec<OptionFault> {
         let ok = (0.0..1.0).contains(&self.holdout_share);
-        if ok { Vec::new() } else { vec![OptionFault::new("holdout_share", format!("expected 0 up to 1, got {}", self.holdout_share))] }
+        if ok {
+            Vec::new()
+        } else {
+            vec![OptionFault::new("holdout_share", format!("expected 0 up to 1, got {}", self.holdout_share))]
+        }
     }
 }
 
@@ -59,7 +63,11 @@ pub fn run(context: &Context<'_>, config: &TokenizeConfig) -> Result<Output> {
     let mut last = FragmentRecord { index: fragments.len(), ..FragmentRecord::default() };
     last.files.push(write_file(&context.out.path, TOKENIZER, &json)?);
     fragments.push(last);
-    Ok(Output { fragments, note: format!("{train} training and {holdout} held-out tokens of {documents} documents"), ..Output::default() })
+    Ok(Output {
+        fragments,
+        note: format!("{train} training and {holdout} held-out tokens of {documents} documents"),
+        ..Output::default()
+    })
 }
 
 /// Loads the tokenizer of a stage's folder.
@@ -94,7 +102,14 @@ impl Reader {
     }
 }
 
-fn fragment(context: &Context<'_>, config: &TokenizeConfig, tokenizer: &Tokenizer, input: &Dataset, part: &Path, index: usize) -> Result<FragmentRecord> {
+fn fragment(
+    context: &Context<'_>,
+    config: &TokenizeConfig,
+    tokenizer: &Tokenizer,
+    input: &Dataset,
+    part: &Path,
+    index: usize,
+) -> Result<FragmentRecord> {
     let reader = Reader::of(input)?;
     let mut shards = [0, 1].map(|_| ShardWriter::new(tokenizer.vocab_size(), tokenizer.eot_id()));
     let mut documents = Documents::default();
@@ -123,7 +138,16 @@ fn fragment(context: &Context<'_>, config: &TokenizeConfig, tokenizer: &Tokenize
             }
             let place = shards[which].push(&ids).map_err(|e| Error::Model(e.to_string()))?;
             let tokens = place.end - place.start;
-            documents.push(&input.name, id.value(row), &hash_text(text.value(row)), index, which, place.start, tokens, bytes as u64);
+            documents.push(
+                &input.name,
+                id.value(row),
+                &hash_text(text.value(row)),
+                index,
+                which,
+                place.start,
+                tokens,
+                bytes as u64,
+            );
             record.add(&format!("tokens:{}", SPLITS[which]), tokens);
             record.add(&format!("bytes:{}", SPLITS[which]), bytes as u64);
             record.add("documents", 1);
@@ -147,7 +171,17 @@ struct Documents {
 
 impl Documents {
     #[allow(clippy::too_many_arguments, reason = "one argument per column")]
-    fn push(&mut self, stage: &str, id: &str, hash: &str, shard: usize, which: usize, start: u64, tokens: u64, bytes: u64) {
+    fn push(
+        &mut self,
+        stage: &str,
+        id: &str,
+        hash: &str,
+        shard: usize,
+        which: usize,
+        start: u64,
+        tokens: u64,
+        bytes: u64,
+    ) {
         for (builder, value) in self.strings.iter_mut().zip([id, stage, SPLITS[which], hash]) {
             builder.append_value(value);
         }

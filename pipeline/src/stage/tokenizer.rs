@@ -54,7 +54,8 @@ pub fn run(context: &Context<'_>, config: &TokenizerConfig) -> Result<Output> {
     if words.is_empty() {
         return Err(Error::InputData(format!(
             "stage `{}` has no text to learn from\nhint: look at what was dropped with  gristmill sql RUN \"SELECT rule, count(*) FROM {}_verdicts GROUP BY rule\"",
-            context.name(), context.input().name
+            context.name(),
+            context.input().name
         )));
     }
     context.check_stop()?;

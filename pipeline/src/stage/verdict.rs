@@ -38,12 +38,21 @@ pub fn run(context: &Context<'_>, config: &VerdictConfig) -> Result<Output> {
         for batch in context.input().read(&parts[index], &names)? {
             let columns = names.map(|n| string_column(&batch, n));
             let [id, parent, task, completion, answer, verifier] = columns;
-            let (id, parent, task, completion, answer, verifier) = (id?, parent?, task?, completion?, answer?, verifier?);
+            let (id, parent, task, completion, answer, verifier) =
+                (id?, parent?, task?, completion?, answer?, verifier?);
             for i in 0..batch.num_rows() {
                 let spec = config.verifier.as_deref().unwrap_or(verifier.value(i));
-                let verdict = align::verify::verify(spec, completion.value(i), answer.value(i)).map_err(|e| Error::InputData(e.to_string()))?;
+                let verdict = align::verify::verify(spec, completion.value(i), answer.value(i))
+                    .map_err(|e| Error::InputData(e.to_string()))?;
                 let status = verdict.status.as_str();
-                for (builder, value) in strings.iter_mut().zip([id.value(i), parent.value(i), task.value(i), status, spec, verdict.detail.as_ref()]) {
+                for (builder, value) in strings.iter_mut().zip([
+                    id.value(i),
+                    parent.value(i),
+                    task.value(i),
+                    status,
+                    spec,
+                    verdict.detail.as_ref(),
+                ]) {
                     builder.append_value(value);
                 }
                 reward.append_option(verdict.status.passed().map(|p| f64::from(u8::from(p))));
@@ -51,12 +60,15 @@ pub fn run(context: &Context<'_>, config: &VerdictConfig) -> Result<Output> {
             }
         }
         let names = ["id", "parent_id", "task", "status", "verifier", "detail"];
-        let mut columns: Vec<(String, ArrayRef)> = names.iter().zip(&mut strings).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)).collect();
+        let mut columns: Vec<(String, ArrayRef)> =
+            names.iter().zip(&mut strings).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)).collect();
         columns.push(("reward".into(), Arc::new(reward.finish())));
-        record.files = vec![write_table(&context.out.path, &format!("part-{index:05}.parquet"), &model::named(columns)?)?];
+        record.files =
+            vec![write_table(&context.out.path, &format!("part-{index:05}.parquet"), &model::named(columns)?)?];
         Ok(record)
     })?;
     let sum = |name: &str| fragments.iter().filter_map(|f| f.counts.get(name)).sum::<u64>();
-    let note = format!("{} pass, {} fail, {} unknown", sum("verdict:pass"), sum("verdict:fail"), sum("verdict:unknown"));
+    let note =
+        format!("{} pass, {} fail, {} unknown", sum("verdict:pass"), sum("verdict:fail"), sum("verdict:unknown"));
     Ok(Output { fragments, note, ..Output::default() })
 }

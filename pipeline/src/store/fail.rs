@@ -25,7 +25,8 @@ static ARMED: [AtomicU64; 4] = [const { AtomicU64::new(u64::MAX) }; 4];
 
 /// Arms one point from a specification such as `rename:17` (ordinals count from 1 per process).
 pub fn arm(specification: &str) -> Result<(), String> {
-    let wrong = || format!("GRISTMILL_FAIL={specification}: expected one of {NAMES:?}, a colon and a number, as in rename:17");
+    let wrong =
+        || format!("GRISTMILL_FAIL={specification}: expected one of {NAMES:?}, a colon and a number, as in rename:17");
     let (name, ordinal) = specification.split_once(':').ok_or_else(wrong)?;
     let point = NAMES.iter().position(|n| *n == name).ok_or_else(wrong)?;
     ARMED[point].store(ordinal.parse().map_err(|_| wrong())?, Ordering::SeqCst);

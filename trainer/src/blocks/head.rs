@@ -82,9 +82,10 @@ impl Block for Head {
         let views = kept.iter().map(view).collect::<Result<Vec<_>>>()?;
         // Logits held at once: 2^20, so that the output's gradient is added to once per many rows.
         let group = ((1 << 20) / config.vocab_size / ROWS).clamp(1, 64) * ROWS;
+        let mut logits = vec![0.0; group.min(active.len()) * config.vocab_size];
         for rows in active.chunks(group) {
             let kept = [&*views[0], &*views[1], &*views[2], &*views[3]];
-            back(ctx, kept, rows, &grad, &mut dx, gradients);
+            back(ctx, kept, rows, &grad, &mut logits, &mut dx, gradients);
         }
         Ok(Slope::Hidden(tensor(dx, shape)?))
     }
@@ -129,12 +130,14 @@ fn row_stats(ctx: &Ctx, x: &[f32], active: &[usize]) -> Vec<[f32; 4]> {
     stats
 }
 
-/// Gradients through the rows `rows`; `kept` is the hidden stream, entropy, log-sum-exp, inverse root mean square.
+/// Gradients through the rows `rows`; `kept` is the hidden stream, entropy, log-sum-exp, inverse root mean square;
+/// `logits` is room for `rows.len() * vocab_size` numbers.
 fn back(
     ctx: &Ctx,
     kept: [&[f32]; 4],
     rows: &[usize],
     grad: &TokenGrad,
+    logits: &mut [f32],
     dx: &mut [f32],
     gradients: &mut Gradients,
 ) {
@@ -147,11 +150,8 @@ fn back(
         model.packed(model.output_at()),
         model.packed_backward(model.output_at()),
     );
-    let (mut logits, mut normed, mut slopes) = (
-        vec![0.0; rows.len() * v],
-        vec![0.0; rows.len() * c],
-        vec![0.0; rows.len() * c],
-    );
+    let logits = &mut logits[..rows.len() * v];
+    let (mut normed, mut slopes) = (vec![0.0; rows.len() * c], vec![0.0; rows.len() * c]);
     let tasks = logits
         .par_chunks_mut(ROWS * v)
         .zip(normed.par_chunks_mut(ROWS * c))
@@ -193,7 +193,7 @@ fn back(
     }
     let dw = &mut gradients.0[model.output_at()];
     weight_grads(vec![WeightGrad {
-        dy: &logits,
+        dy: logits,
         x: &normed,
         dw,
         out: v,

@@ -6,8 +6,10 @@
 //! document precedes it in its row. Dao 2023 (FlashAttention-2) for both passes.
 
 use super::gemm::{Left, PANEL, Right, block};
-use super::simd::{LANES, dot, exp, max, max_lanes, multiversion, sum_lanes};
+use super::simd::{LANES, exp, max, max_lanes, multiversion, sum_lanes};
 use rayon::prelude::*;
+
+pub use super::attention_backward::{Kept, backward};
 
 /// Keys per block; part of the definition of the result.
 pub const KEYS: usize = 64;
@@ -44,7 +46,7 @@ impl Heads {
         self.d.next_multiple_of(PANEL)
     }
 
-    fn scale(&self) -> f32 {
+    pub(super) fn scale(&self) -> f32 {
         (1.0 / (self.d as f64).sqrt()) as f32
     }
 }
@@ -205,18 +207,20 @@ multiversion! {
         let rows = scores.as_chunks_mut::<KEYS>().0.iter_mut().zip(out.chunks_exact_mut(padded));
         for (i, ((scores, out), (top, sum))) in rows.zip(top.iter_mut().zip(sum.iter_mut())).enumerate() {
             let limit = visible + i;
+            mask(scores, limit, scale);
             let mut lanes = [f32::NEG_INFINITY; LANES];
-            for j in 0..KEYS {
-                let x = if j < limit { scores[j] * scale } else { f32::NEG_INFINITY };
-                scores[j] = x;
-                lanes[j % LANES] = max(lanes[j % LANES], x);
+            for part in scores.as_chunks::<LANES>().0 {
+                for l in 0..LANES {
+                    lanes[l] = max(lanes[l], part[l]);
+                }
             }
             let new_top = max(*top, max_lanes(lanes));
             let mut lanes = [0.0; LANES];
-            for j in 0..KEYS {
-                let p = exp(scores[j] - new_top);
-                scores[j] = p;
-                lanes[j % LANES] += p;
+            for part in scores.as_chunks_mut::<LANES>().0 {
+                for l in 0..LANES {
+                    part[l] = exp(part[l] - new_top);
+                    lanes[l] += part[l];
+                }
             }
             let shrink = exp(*top - new_top);
             *top = new_top;
@@ -225,6 +229,17 @@ multiversion! {
                 *x *= shrink;
             }
         }
+    }
+}
+
+/// Scales the first `limit` scores and hides the others.
+#[inline(always)]
+fn mask(scores: &mut [f32; KEYS], limit: usize, scale: f32) {
+    for x in scores.iter_mut() {
+        *x *= scale;
+    }
+    for x in scores.iter_mut().skip(limit) {
+        *x = f32::NEG_INFINITY;
     }
 }
 
@@ -264,13 +279,13 @@ pub fn forward(
 }
 
 /// Keys and values of one row of the batch.
-struct Row<'a> {
-    k: &'a [f32],
-    v: &'a [f32],
+pub(super) struct Row<'a> {
+    pub k: &'a [f32],
+    pub v: &'a [f32],
 }
 
 impl<'a> Row<'a> {
-    fn new(heads: Heads, t: usize, b: usize, k: &'a [f32], v: &'a [f32]) -> Self {
+    pub(super) fn new(heads: Heads, t: usize, b: usize, k: &'a [f32], v: &'a [f32]) -> Self {
         let range = b * t * heads.kv_dim()..(b + 1) * t * heads.kv_dim();
         Self {
             k: &k[range.clone()],
@@ -324,14 +339,14 @@ fn forward_group(
 }
 
 /// `[rows, n]` into columns `at..at + n` of `[rows, width]`.
-fn scatter(part: &[f32], out: &mut [f32], width: usize, at: usize, n: usize) {
+pub(super) fn scatter(part: &[f32], out: &mut [f32], width: usize, at: usize, n: usize) {
     for (from, to) in part.chunks_exact(n).zip(out.chunks_exact_mut(width)) {
         to[at..at + n].copy_from_slice(from);
     }
 }
 
 /// Positions `doc`, columns `at..at + d` of rows of `width`, transposed: `[blocks, d, 64]`, zero-padded.
-fn pack_columns(
+pub(super) fn pack_columns(
     x: &[f32],
     width: usize,
     at: usize,
@@ -353,7 +368,7 @@ fn pack_columns(
 }
 
 /// Positions `doc`, columns `at..at + d` of rows of `width`: `[blocks * 64, padded]`, zero-padded.
-fn pack_rows(
+pub(super) fn pack_rows(
     x: &[f32],
     width: usize,
     at: usize,
@@ -367,256 +382,5 @@ fn pack_rows(
     let rows = x[doc.start * width..doc.end * width].chunks_exact(width);
     for (row, out) in rows.zip(out.chunks_exact_mut(padded)) {
         out[..d].copy_from_slice(&row[at..at + d]);
-    }
-}
-
-/// What forward has left for backward; shapes as in [`forward`].
-#[derive(Clone, Copy)]
-pub struct Kept<'a> {
-    /// Rotated queries.
-    pub q: &'a [f32],
-    /// Rotated keys.
-    pub k: &'a [f32],
-    /// Values.
-    pub v: &'a [f32],
-    /// Outputs.
-    pub out: &'a [f32],
-    /// Log-sum-exps.
-    pub logsumexp: &'a [f32],
-}
-
-/// Writes `dq: [b * t, n_head * d]` and `dk, dv: [b * t, n_kv_head * d]` from `d_out: [b * t, n_head * d]`.
-#[allow(clippy::too_many_arguments)]
-pub fn backward(
-    heads: Heads,
-    t: usize,
-    docs: &Documents,
-    kept: Kept,
-    d_out: &[f32],
-    dq: &mut [f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
-) {
-    let (width, kv_width, d) = (heads.q_dim(), heads.kv_dim(), heads.d);
-    let rows = dq
-        .par_chunks_mut(t * width)
-        .zip(dk.par_chunks_mut(t * kv_width))
-        .zip(dv.par_chunks_mut(t * kv_width));
-    rows.zip(docs)
-        .enumerate()
-        .for_each(|(b, (((dq, dk), dv), docs))| {
-            let q_range = b * t * width..(b + 1) * t * width;
-            let row = Row::new(heads, t, b, kept.k, kept.v);
-            let lse = &kept.logsumexp[b * heads.n_head * t..(b + 1) * heads.n_head * t];
-            let (q, out, d_out) = (
-                &kept.q[q_range.clone()],
-                &kept.out[q_range.clone()],
-                &d_out[q_range],
-            );
-            let parts: Vec<Group> = (0..heads.n_kv_head)
-                .into_par_iter()
-                .map(|g| {
-                    let mut group = Group::new(heads, t);
-                    docs.iter().for_each(|doc| {
-                        group.document(heads, t, doc, (q, out, d_out), &row, lse, g)
-                    });
-                    group
-                })
-                .collect();
-            for (g, part) in parts.iter().enumerate() {
-                scatter(
-                    &part.dq,
-                    dq,
-                    width,
-                    g * heads.group() * d,
-                    heads.group() * d,
-                );
-                scatter(&part.dk, dk, kv_width, g * d, d);
-                scatter(&part.dv, dv, kv_width, g * d, d);
-            }
-        });
-}
-
-/// Gradients of one key head and its query heads in one row, and the packed operands of the document at hand.
-#[derive(Default)]
-struct Group {
-    dq: Vec<f32>, // [t, group * d]
-    dk: Vec<f32>, // [t, d]
-    dv: Vec<f32>, // [t, d]
-    keys: Vec<f32>,
-    keys_t: Vec<f32>,
-    values_t: Vec<f32>,
-    queries: Vec<f32>,
-    d_out: Vec<f32>,
-    sum_dq: Vec<f32>,
-    sum_dk: Vec<f32>,
-    sum_dv: Vec<f32>,
-}
-
-impl Group {
-    fn new(heads: Heads, t: usize) -> Self {
-        let kv = || vec![0.0; t * heads.d];
-        Self {
-            dq: vec![0.0; t * heads.group() * heads.d],
-            dk: kv(),
-            dv: kv(),
-            ..Self::default()
-        }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn document(
-        &mut self,
-        heads: Heads,
-        t: usize,
-        doc: &std::ops::Range<usize>,
-        (q, out, d_out): (&[f32], &[f32], &[f32]),
-        row: &Row,
-        lse: &[f32],
-        g: usize,
-    ) {
-        let (width, kv_width, d, padded) = (heads.q_dim(), heads.kv_dim(), heads.d, heads.padded());
-        pack_rows(row.k, kv_width, g * d, d, padded, doc, &mut self.keys);
-        pack_columns(row.k, kv_width, g * d, d, doc, &mut self.keys_t);
-        pack_columns(row.v, kv_width, g * d, d, doc, &mut self.values_t);
-        for sum in [&mut self.sum_dk, &mut self.sum_dv] {
-            sum.clear();
-            sum.resize(self.keys.len(), 0.0);
-        }
-        for h in 0..heads.group() {
-            let head = g * heads.group() + h;
-            pack_rows(q, width, head * d, d, padded, doc, &mut self.queries);
-            pack_rows(d_out, width, head * d, d, padded, doc, &mut self.d_out);
-            let pull = row_dots(
-                &out[doc.start * width..doc.end * width],
-                &d_out[doc.start * width..],
-                width,
-                head * d,
-                d,
-            );
-            self.sum_dq.clear();
-            self.sum_dq.resize(self.keys.len(), 0.0);
-            self.head(
-                heads,
-                doc.len(),
-                &lse[head * t + doc.start..head * t + doc.end],
-                &pull,
-            );
-            let n = heads.group() * d;
-            for (from, to) in self
-                .sum_dq
-                .chunks_exact(padded)
-                .zip(self.dq[doc.start * n..doc.end * n].chunks_exact_mut(n))
-            {
-                to[h * d..(h + 1) * d].copy_from_slice(&from[..d]);
-            }
-        }
-        for (sum, to) in [(&self.sum_dk, &mut self.dk), (&self.sum_dv, &mut self.dv)] {
-            for (from, to) in sum
-                .chunks_exact(padded)
-                .zip(to[doc.start * d..doc.end * d].chunks_exact_mut(d))
-            {
-                to.copy_from_slice(&from[..d]);
-            }
-        }
-    }
-
-    /// One query head of one document of `n` tokens: query blocks in order, key blocks in order within.
-    fn head(&mut self, heads: Heads, n: usize, lse: &[f32], pull: &[f32]) {
-        let (d, padded, scale) = (heads.d, heads.padded(), heads.scale());
-        let mut weights = [0.0_f32; KEYS * KEYS];
-        let mut slopes = [0.0_f32; KEYS * KEYS];
-        for qb in (0..n).step_by(KEYS) {
-            let rows = KEYS.min(n - qb);
-            let (q, d_out) = (&self.queries[qb * padded..], &self.d_out[qb * padded..]);
-            for kb in (0..=qb).step_by(KEYS) {
-                let keys_t = Right::rows(&self.keys_t[kb * d..], KEYS);
-                let values_t = Right::rows(&self.values_t[kb * d..], KEYS);
-                block(
-                    rows,
-                    KEYS,
-                    d,
-                    Left::rows(q, padded),
-                    keys_t,
-                    &mut weights,
-                    KEYS,
-                    false,
-                );
-                block(
-                    rows,
-                    KEYS,
-                    d,
-                    Left::rows(d_out, padded),
-                    values_t,
-                    &mut slopes,
-                    KEYS,
-                    false,
-                );
-                let visible = if kb == qb { 1 } else { KEYS };
-                softmax_slopes(
-                    &mut weights,
-                    &mut slopes,
-                    visible,
-                    scale,
-                    &lse[qb..qb + rows],
-                    &pull[qb..],
-                );
-                let (weights, slopes) = (&weights[..rows * KEYS], &slopes[..rows * KEYS]);
-                let range = kb * padded..(kb + KEYS) * padded;
-                let (dk, dv) = (&mut self.sum_dk[range.clone()], &mut self.sum_dv[range]);
-                block(
-                    KEYS,
-                    padded,
-                    rows,
-                    Left::columns(weights, KEYS),
-                    Right::rows(d_out, padded),
-                    dv,
-                    padded,
-                    true,
-                );
-                block(
-                    KEYS,
-                    padded,
-                    rows,
-                    Left::columns(slopes, KEYS),
-                    Right::rows(q, padded),
-                    dk,
-                    padded,
-                    true,
-                );
-                let (dq, keys) = (&mut self.sum_dq[qb * padded..], &self.keys[kb * padded..]);
-                block(
-                    rows,
-                    padded,
-                    KEYS,
-                    Left::rows(slopes, KEYS),
-                    Right::rows(keys, padded),
-                    dq,
-                    padded,
-                    true,
-                );
-            }
-        }
-    }
-}
-
-multiversion! {
-    /// Scores to weights and `d weights` to `d scores` (already scaled), in place.
-    fn softmax_slopes(weights: &mut [f32], slopes: &mut [f32], visible: usize, scale: f32, lse: &[f32], pull: &[f32]) {
-        let rows = weights.as_chunks_mut::<KEYS>().0.iter_mut().zip(slopes.as_chunks_mut::<KEYS>().0.iter_mut());
-        for (i, ((weights, slopes), (lse, pull))) in rows.zip(lse.iter().zip(pull)).enumerate() {
-            for j in 0..KEYS {
-                let p = if j < visible + i { exp(weights[j].mul_add(scale, -lse)) } else { 0.0 };
-                weights[j] = p;
-                slopes[j] = p * (slopes[j] - pull) * scale;
-            }
-        }
-    }
-}
-
-multiversion! {
-    /// Dot product of columns `at..at + d` of each pair of rows.
-    fn row_dots(a: &[f32], b: &[f32], width: usize, at: usize, d: usize) -> Vec<f32> {
-        a.chunks_exact(width).zip(b.chunks_exact(width)).map(|(a, b)| dot(&a[at..at + d], &b[at..at + d])).collect()
     }
 }

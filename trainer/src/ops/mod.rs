@@ -6,6 +6,7 @@
 
 // One module per line.
 pub mod attention;
+mod attention_backward;
 #[cfg(test)]
 mod attention_tests;
 pub mod cross_entropy;

@@ -36,11 +36,7 @@ pub(super) fn decode<'a>(
     limits: &BodyLimits,
 ) -> (Cow<'a, [u8]>, BodyDamage) {
     let mut damage = BodyDamage::default();
-    let mut body = if chunked {
-        dechunk(stored, &mut damage)
-    } else {
-        Cow::Borrowed(stored)
-    };
+    let mut body = if chunked { dechunk(stored, &mut damage) } else { Cow::Borrowed(stored) };
     if encodings.len() > limits.max_encodings {
         damage.undecodable = true;
     } else {
@@ -79,10 +75,7 @@ fn dechunk<'a>(stored: &'a [u8], damage: &mut BodyDamage) -> Cow<'a, [u8]> {
         body.extend_from_slice(&rest[..size]);
         rest = &rest[size..];
         // The line break after a chunk; some servers leave it out.
-        rest = rest
-            .strip_prefix(b"\r\n")
-            .or_else(|| rest.strip_prefix(b"\n"))
-            .unwrap_or(rest);
+        rest = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")).unwrap_or(rest);
         if rest.is_empty() {
             damage.body_truncated = true;
             break;
@@ -100,29 +93,18 @@ fn dechunk<'a>(stored: &'a [u8], damage: &mut BodyDamage) -> Cow<'a, [u8]> {
 /// Size of the chunk whose header line starts `bytes`, and the line's length. Extensions and blanks are allowed.
 fn chunk_header(bytes: &[u8]) -> Option<(usize, usize)> {
     let line = memchr(b'\n', &bytes[..bytes.len().min(1 << 10)])?;
-    let size = bytes[..line]
-        .split(|&byte| byte == b';')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
+    let size = bytes[..line].split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     let is_hex = (1..=16).contains(&size.len()) && size.iter().all(u8::is_ascii_hexdigit);
     let size = is_hex.then(|| std::str::from_utf8(size).ok()).flatten()?;
     Some((usize::from_str_radix(size, 16).ok()?, line + 1))
 }
 
 /// One content encoding undone; `None` if the body must stay as it is.
-fn decompress(
-    body: &[u8],
-    encoding: &str,
-    limits: &BodyLimits,
-    damage: &mut BodyDamage,
-) -> Option<Vec<u8>> {
+fn decompress(body: &[u8], encoding: &str, limits: &BodyLimits, damage: &mut BodyDamage) -> Option<Vec<u8>> {
     if body.is_empty() {
         return None;
     }
-    let is_zlib = body.len() > 1
-        && body[0] & 15 == 8
-        && (usize::from(body[0]) * 256 + usize::from(body[1])) % 31 == 0;
+    let is_zlib = body.len() > 1 && body[0] & 15 == 8 && (usize::from(body[0]) * 256 + usize::from(body[1])) % 31 == 0;
     let decoder: Box<dyn Read + '_> = match encoding {
         // A body without the magic was decoded by the crawler, which kept the header.
         "gzip" | "x-gzip" if !body.starts_with(&[0x1f, 0x8b]) => return None,
@@ -143,15 +125,8 @@ fn decompress(
 }
 
 /// Reads to the end, to a limit, or to an error; keeps what was read.
-fn read_limited(
-    mut decoder: impl Read,
-    stored: usize,
-    limits: &BodyLimits,
-    damage: &mut BodyDamage,
-) -> Vec<u8> {
-    let by_ratio = stored
-        .saturating_mul(limits.max_ratio)
-        .max(limits.ratio_free_bytes);
+fn read_limited(mut decoder: impl Read, stored: usize, limits: &BodyLimits, damage: &mut BodyDamage) -> Vec<u8> {
+    let by_ratio = stored.saturating_mul(limits.max_ratio).max(limits.ratio_free_bytes);
     let most = limits.max_body_bytes.min(by_ratio);
     let mut decoded = Vec::with_capacity(stored.saturating_mul(4).min(most).min(1 << 20));
     let mut piece = [0_u8; 16 << 10];

@@ -31,28 +31,13 @@ pub(super) struct Head {
 
 impl Head {
     /// The record, once its place and its block are known.
-    pub fn into_record(
-        self,
-        offset: usize,
-        offset_in_member: u64,
-        length: usize,
-        block: Cow<'_, [u8]>,
-    ) -> Record<'_> {
+    pub fn into_record(self, offset: usize, offset_in_member: u64, length: usize, block: Cow<'_, [u8]>) -> Record<'_> {
         let mut record = self.record;
         // An ARC header line names the type of the page, not of the block.
-        if record.content_type.is_none()
-            && record.record_id.is_none()
-            && block.starts_with(b"HTTP/")
-        {
+        if record.content_type.is_none() && record.record_id.is_none() && block.starts_with(b"HTTP/") {
             record.content_type = Some("application/http; msgtype=response".to_owned());
         }
-        Record {
-            offset: offset as u64,
-            offset_in_member,
-            length: length as u64,
-            block,
-            ..record
-        }
+        Record { offset: offset as u64, offset_in_member, length: length as u64, block, ..record }
     }
 }
 
@@ -78,10 +63,7 @@ pub(super) fn is_cut_start(bytes: &[u8], kind: Kind) -> bool {
 
 /// How many CR and LF bytes `bytes` begins with.
 pub(super) fn newlines(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .take_while(|byte| matches!(byte, b'\r' | b'\n'))
-        .count()
+    bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()
 }
 
 /// Index of the first record of this kind at or after `from`: of a version line that begins a line or is followed by a
@@ -89,20 +71,14 @@ pub(super) fn newlines(bytes: &[u8]) -> usize {
 pub(super) fn find_record(bytes: &[u8], from: usize, kind: Kind) -> Option<usize> {
     let at_line_start = |at: usize| at == 0 || at == from || bytes[at - 1] == b'\n';
     let is_version = |at: usize| {
-        warc_version_len(&bytes[at..])
-            .is_some_and(|length| at_line_start(at) || is_field(&bytes[at + length..]))
+        warc_version_len(&bytes[at..]).is_some_and(|length| at_line_start(at) || is_field(&bytes[at + length..]))
     };
     match kind {
-        Kind::Warc => memmem::find_iter(&bytes[from..], b"WARC/")
-            .map(|at| from + at)
-            .find(|&at| is_version(at)),
+        Kind::Warc => memmem::find_iter(&bytes[from..], b"WARC/").map(|at| from + at).find(|&at| is_version(at)),
         Kind::Arc => {
             let mut at = from;
             while let Some(line) = memchr(b'\n', &bytes[at..]) {
-                if at_line_start(at)
-                    && line < START_BYTES
-                    && ArcLine::split(&bytes[at..at + line]).is_some()
-                {
+                if at_line_start(at) && line < START_BYTES && ArcLine::split(&bytes[at..at + line]).is_some() {
                     return Some(at);
                 }
                 at += line + 1;
@@ -114,11 +90,7 @@ pub(super) fn find_record(bytes: &[u8], from: usize, kind: Kind) -> Option<usize
 
 /// Does `bytes` begin with a header name and a colon?
 fn is_field(bytes: &[u8]) -> bool {
-    let name = bytes
-        .iter()
-        .take(64)
-        .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-')
-        .count();
+    let name = bytes.iter().take(64).take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
     name > 0 && bytes.get(name) == Some(&b':')
 }
 
@@ -192,9 +164,7 @@ fn parse_warc(bytes: &[u8]) -> Result<Head, String> {
         rest = after;
         if name.eq_ignore_ascii_case(b"Content-Length") {
             let text = String::from_utf8_lossy(&value);
-            let length = text
-                .parse()
-                .map_err(|_| format!("Content-Length is `{}`", shorten(&text)))?;
+            let length = text.parse().map_err(|_| format!("Content-Length is `{}`", shorten(&text)))?;
             content_length = content_length.or(Some(length));
         } else if name.eq_ignore_ascii_case(b"WARC-Type") {
             record.warc_type = String::from_utf8_lossy(&value).to_ascii_lowercase();
@@ -206,10 +176,7 @@ fn parse_warc(bytes: &[u8]) -> Result<Head, String> {
         }
     }
     let content_length = content_length.ok_or("no Content-Length")?;
-    Ok(Head {
-        content_length,
-        record,
-    })
+    Ok(Head { content_length, record })
 }
 
 /// The place for the value of a header, if it is one we keep.
@@ -219,19 +186,13 @@ fn field_of<'r>(record: &'r mut Record<'static>, name: &[u8]) -> Option<&'r mut 
         (b"WARC-Date", &mut record.date),
         (b"WARC-Record-ID", &mut record.record_id),
         (b"Content-Type", &mut record.content_type),
-        (
-            b"WARC-Identified-Payload-Type",
-            &mut record.identified_payload_type,
-        ),
+        (b"WARC-Identified-Payload-Type", &mut record.identified_payload_type),
         (b"WARC-IP-Address", &mut record.ip),
         (b"WARC-Payload-Digest", &mut record.payload_digest),
         (b"WARC-Refers-To", &mut record.refers_to),
         (b"WARC-Truncated", &mut record.truncated),
     ];
-    known
-        .into_iter()
-        .find(|(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, field)| field)
+    known.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, field)| field)
 }
 
 /// Name, value, and the bytes that follow.
@@ -267,11 +228,7 @@ fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn without_brackets(value: &[u8]) -> &[u8] {
-    value
-        .strip_prefix(b"<")
-        .and_then(|value| value.strip_suffix(b">"))
-        .unwrap_or(value)
-        .trim_ascii()
+    value.strip_prefix(b"<").and_then(|value| value.strip_suffix(b">")).unwrap_or(value).trim_ascii()
 }
 
 fn shorten(text: &str) -> String {
@@ -301,18 +258,9 @@ impl<'a> ArcLine<'a> {
             let (before, word) = rsplit(front)?;
             if is_date(word) {
                 let (url, ip) = rsplit(before)?;
-                if ip
-                    .iter()
-                    .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':'))
-                {
+                if ip.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':')) {
                     let content_type = &line[(front.len() + 1).min(type_end)..type_end];
-                    return Some(Self {
-                        url,
-                        ip,
-                        date: word,
-                        content_type,
-                        length,
-                    });
+                    return Some(Self { url, ip, date: word, content_type, length });
                 }
             }
             front = before;
@@ -330,13 +278,9 @@ fn rsplit(line: &[u8]) -> Option<(&[u8], &[u8])> {
 
 fn parse_arc(bytes: &[u8]) -> Result<Head, String> {
     let line = ArcLine::split(bytes).ok_or("not an ARC header line")?;
-    let text = |part: &[u8]| {
-        Some(String::from_utf8_lossy(part.trim_ascii()).into_owned()).filter(|s| !s.is_empty())
-    };
+    let text = |part: &[u8]| Some(String::from_utf8_lossy(part.trim_ascii()).into_owned()).filter(|s| !s.is_empty());
     let length = String::from_utf8_lossy(line.length);
-    let content_length = length
-        .parse()
-        .map_err(|_| format!("length is `{}`", shorten(&length)))?;
+    let content_length = length.parse().map_err(|_| format!("length is `{}`", shorten(&length)))?;
     let url = text(line.url).unwrap_or_default();
     let warc_type = match url.split(':').next() {
         Some("filedesc") => "warcinfo",
@@ -351,22 +295,13 @@ fn parse_arc(bytes: &[u8]) -> Result<Head, String> {
         ip: text(line.ip),
         ..empty_record()
     };
-    Ok(Head {
-        content_length,
-        record,
-    })
+    Ok(Head { content_length, record })
 }
 
 /// `20140216050221` -> `2014-02-16T05:02:21Z`; missing parts are zero.
 fn arc_date(digits: &[u8]) -> Option<String> {
-    let digits = format!(
-        "{:0<14}",
-        std::str::from_utf8(&digits[..digits.len().min(14)]).ok()?
-    );
+    let digits = format!("{:0<14}", std::str::from_utf8(&digits[..digits.len().min(14)]).ok()?);
     let part = |from: usize, to: usize| &digits[from..to];
-    let (day, time) = (
-        [part(0, 4), part(4, 6), part(6, 8)],
-        [part(8, 10), part(10, 12), part(12, 14)],
-    );
+    let (day, time) = ([part(0, 4), part(4, 6), part(6, 8)], [part(8, 10), part(10, 12), part(12, 14)]);
     Some(format!("{}T{}Z", day.join("-"), time.join(":")))
 }

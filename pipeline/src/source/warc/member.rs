@@ -39,10 +39,7 @@ pub(super) struct Fault {
 
 impl Fault {
     fn new(rule: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            rule,
-            detail: detail.into(),
-        }
+        Self { rule, detail: detail.into() }
     }
 }
 
@@ -87,14 +84,8 @@ pub(super) struct Decoder<'a> {
 }
 
 enum Codec {
-    Gzip {
-        inflate: Box<Decompress>,
-        crc: Crc,
-    },
-    Zstd {
-        stream: Option<ZstdStream<'static>>,
-        dictionary: Vec<u8>,
-    },
+    Gzip { inflate: Box<Decompress>, crc: Crc },
+    Zstd { stream: Option<ZstdStream<'static>>, dictionary: Vec<u8> },
 }
 
 impl<'a> Decoder<'a> {
@@ -102,24 +93,11 @@ impl<'a> Decoder<'a> {
         let codec = match compression {
             Compression::Zstd => {
                 let dictionary = zstd_dictionary(file).unwrap_or_default();
-                Codec::Zstd {
-                    stream: ZstdStream::with_dictionary(&dictionary).ok(),
-                    dictionary,
-                }
+                Codec::Zstd { stream: ZstdStream::with_dictionary(&dictionary).ok(), dictionary }
             }
-            _ => Codec::Gzip {
-                inflate: Box::new(Decompress::new(false)),
-                crc: Crc::new(),
-            },
+            _ => Codec::Gzip { inflate: Box::new(Decompress::new(false)), crc: Crc::new() },
         };
-        Self {
-            file,
-            codec,
-            member: 0,
-            at: 0,
-            spare: Vec::new(),
-            outcome: None,
-        }
+        Self { file, codec, member: 0, at: 0, spare: Vec::new(), outcome: None }
     }
 
     /// Where the member at `at` really starts: behind zstd's skippable frames.
@@ -147,17 +125,10 @@ impl<'a> Decoder<'a> {
             },
             Codec::Zstd { stream, dictionary } => {
                 if !bytes.starts_with(&ZSTD_MAGIC) {
-                    let cut_off =
-                        !bytes.is_empty() && bytes.len() < 4 && ZSTD_MAGIC.starts_with(bytes);
-                    return if cut_off {
-                        Opened::CutOff
-                    } else {
-                        Opened::Nothing
-                    };
+                    let cut_off = !bytes.is_empty() && bytes.len() < 4 && ZSTD_MAGIC.starts_with(bytes);
+                    return if cut_off { Opened::CutOff } else { Opened::Nothing };
                 }
-                let fresh = stream
-                    .as_mut()
-                    .is_some_and(|stream| stream.reinit().is_ok());
+                let fresh = stream.as_mut().is_some_and(|stream| stream.reinit().is_ok());
                 if !fresh {
                     *stream = ZstdStream::with_dictionary(dictionary).ok();
                 }
@@ -179,9 +150,7 @@ impl<'a> Decoder<'a> {
             }
         }
         match self.outcome {
-            Some(Err(Fault {
-                rule: TRUNCATED, ..
-            })) if starts_record(&front).is_none() => Opened::CutOff,
+            Some(Err(Fault { rule: TRUNCATED, .. })) if starts_record(&front).is_none() => Opened::CutOff,
             Some(Err(_)) if front.is_empty() => Opened::Nothing,
             _ => Opened::Member { front },
         }
@@ -209,9 +178,7 @@ impl<'a> Decoder<'a> {
                 let status = inflate.decompress_vec(input, out, FlushDecompress::None);
                 self.at += (inflate.total_in() - read_before) as usize;
                 crc.update(&out[before..]);
-                status
-                    .map(|status| status == Status::StreamEnd)
-                    .map_err(|error| error.to_string())
+                status.map(|status| status == Status::StreamEnd).map_err(|error| error.to_string())
             }
             Codec::Zstd { stream, .. } => {
                 let mut source = InBuffer::around(input);
@@ -223,13 +190,8 @@ impl<'a> Decoder<'a> {
         let result = match ended {
             Ok(true) => self.finish(),
             Ok(false) if self.at > from || out.len() > before => return Ok(Step::More),
-            Ok(false) if self.at >= self.file.len() => {
-                Err(Fault::new(TRUNCATED, "the file ends inside a member"))
-            }
-            Ok(false) => Err(Fault::new(
-                "corrupt_member",
-                "the decoder makes no progress",
-            )),
+            Ok(false) if self.at >= self.file.len() => Err(Fault::new(TRUNCATED, "the file ends inside a member")),
+            Ok(false) => Err(Fault::new("corrupt_member", "the decoder makes no progress")),
             Err(detail) => Err(Fault::new("corrupt_member", detail)),
         };
         self.outcome = Some(result.clone());
@@ -243,20 +205,10 @@ impl<'a> Decoder<'a> {
         };
         let Some(trailer) = self.file.get(self.at..self.at + 8) else {
             self.at = self.file.len();
-            return Err(Fault::new(
-                TRUNCATED,
-                "the file ends inside a member's checksum",
-            ));
+            return Err(Fault::new(TRUNCATED, "the file ends inside a member's checksum"));
         };
         self.at += 8;
-        let word = |at: usize| {
-            u32::from_le_bytes([
-                trailer[at],
-                trailer[at + 1],
-                trailer[at + 2],
-                trailer[at + 3],
-            ])
-        };
+        let word = |at: usize| u32::from_le_bytes([trailer[at], trailer[at + 1], trailer[at + 2], trailer[at + 3]]);
         if word(0) == crc.sum() && word(4) == inflate.total_out() as u32 {
             return Ok(Step::End);
         }
@@ -306,11 +258,7 @@ impl<'a> Decoder<'a> {
                 let (member, at) = (self.member, self.at);
                 // A flipped bit may also move the end of a member, so the one behind a bad checksum is not trusted.
                 let end_is_known = fault.rule == CRC_MISMATCH && self.open(at).is_anchor();
-                let overrun = if end_is_known || fault.rule == BOMB {
-                    0
-                } else {
-                    OVERRUN
-                };
+                let overrun = if end_is_known || fault.rule == BOMB { 0 } else { OVERRUN };
                 self.find_anchor(at.saturating_sub(overrun).max(member + 1))
             }
         }
@@ -340,10 +288,7 @@ impl<'a> Decoder<'a> {
         if let Ok(size) = zstd::zstd_safe::find_frame_compressed_size(&file[at..]) {
             let end = at + size;
             let followed = end == file.len() || file.get(end..).is_some_and(zstd_frame);
-            if size > 0
-                && end <= file.len()
-                && (followed || matches!(self.open(at), Opened::Member { .. }))
-            {
+            if size > 0 && end <= file.len() && (followed || matches!(self.open(at), Opened::Member { .. })) {
                 return end;
             }
         }
@@ -364,10 +309,7 @@ pub(super) const GZIP_MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 /// Is this a gzip header, and how long?
 fn gzip_header(bytes: &[u8]) -> Header {
     let seen = bytes.len().min(3);
-    if seen == 0
-        || bytes[..seen] != GZIP_MAGIC[..seen]
-        || bytes.get(3).is_some_and(|flags| flags & 0xe0 != 0)
-    {
+    if seen == 0 || bytes[..seen] != GZIP_MAGIC[..seen] || bytes.get(3).is_some_and(|flags| flags & 0xe0 != 0) {
         return Header::Not;
     }
     let Some(&flags) = bytes.get(3) else {
@@ -393,11 +335,7 @@ fn gzip_header(bytes: &[u8]) -> Header {
         }
     }
     length += if flags & 2 != 0 { 2 } else { 0 };
-    if length >= bytes.len() {
-        Header::CutOff
-    } else {
-        Header::Length(length)
-    }
+    if length >= bytes.len() { Header::CutOff } else { Header::Length(length) }
 }
 
 pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -420,10 +358,7 @@ fn skippable(bytes: &[u8]) -> Option<&[u8]> {
 /// The dictionary for all frames of a file, stored in its first frame, itself compressed or not.
 fn zstd_dictionary(file: &[u8]) -> Option<Vec<u8>> {
     const MAX_DICTIONARY_BYTES: usize = 64 << 20;
-    let content = file
-        .starts_with(&ZSTD_DICTIONARY_MAGIC)
-        .then(|| skippable(file))
-        .flatten()?;
+    let content = file.starts_with(&ZSTD_DICTIONARY_MAGIC).then(|| skippable(file)).flatten()?;
     if content.starts_with(&ZSTD_MAGIC) {
         return zstd::bulk::decompress(content, MAX_DICTIONARY_BYTES).ok();
     }
@@ -431,15 +366,9 @@ fn zstd_dictionary(file: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// One decoding call; returns zstd's hint, 0 at the end of a frame.
-fn zstd_step(
-    stream: Option<&mut ZstdStream>,
-    source: &mut InBuffer,
-    out: &mut Vec<u8>,
-) -> Result<usize, String> {
+fn zstd_step(stream: Option<&mut ZstdStream>, source: &mut InBuffer, out: &mut Vec<u8>) -> Result<usize, String> {
     let stream = stream.ok_or("the file's zstd dictionary cannot be read")?;
     let before = out.len();
     let mut target = OutBuffer::around_pos(out, before);
-    stream
-        .run(source, &mut target)
-        .map_err(|error| error.to_string())
+    stream.run(source, &mut target).map_err(|error| error.to_string())
 }

@@ -71,13 +71,7 @@ enum Stop {
 }
 
 impl<'a> Packed<'a> {
-    pub fn new(
-        file: &'a [u8],
-        compression: Compression,
-        from: usize,
-        end: usize,
-        limits: &Limits,
-    ) -> Self {
+    pub fn new(file: &'a [u8], compression: Compression, from: usize, end: usize, limits: &Limits) -> Self {
         Self {
             decoder: Decoder::new(file, compression),
             file_len: file.len(),
@@ -153,21 +147,13 @@ impl<'a> Packed<'a> {
         let next = self.decoder.find_anchor_past(at);
         self.state = State::Between(next);
         let (rule, detail) = match opened {
-            Opened::CutOff if next >= self.file_len => {
-                ("truncated_member", "the file ends at the front of a member")
-            }
+            Opened::CutOff if next >= self.file_len => ("truncated_member", "the file ends at the front of a member"),
             Opened::Member { .. } => ("garbage", "a member that does not begin with a record"),
             _ => ("garbage", "no member starts here"),
         };
         let length = (next - at) as u64;
         let (offset, detail) = (at as u64, detail.to_owned());
-        Item::Damaged(Damage {
-            offset,
-            offset_in_member: 0,
-            length,
-            rule,
-            detail,
-        })
+        Item::Damaged(Damage { offset, offset_in_member: 0, length, rule, detail })
     }
 
     /// Decodes more of the unit into the spare capacity of `out`, at least one byte.
@@ -201,16 +187,9 @@ impl<'a> Packed<'a> {
     fn member_ended(&mut self) {
         let at = self.decoder.behind_skippable(self.decoder.at);
         let opened = self.decoder.open(at);
-        let next = if opened.is_anchor() {
-            Next::Anchor(at)
-        } else {
-            Next::Other(at)
-        };
-        let goes_on =
-            self.record_open && matches!((&opened, next), (Opened::Member { .. }, Next::Other(_)));
-        if let (Opened::Member { front }, true) =
-            (opened, goes_on || matches!(next, Next::Anchor(_)))
-        {
+        let next = if opened.is_anchor() { Next::Anchor(at) } else { Next::Other(at) };
+        let goes_on = self.record_open && matches!((&opened, next), (Opened::Member { .. }, Next::Other(_)));
+        if let (Opened::Member { front }, true) = (opened, goes_on || matches!(next, Next::Anchor(_))) {
             self.front = front;
         }
         if !goes_on {
@@ -221,14 +200,8 @@ impl<'a> Packed<'a> {
     fn check_ratio(&mut self) {
         let read = (self.decoder.at.saturating_sub(self.ratio_from.0) as u64).max(1);
         let written = self.decoded - self.ratio_from.1;
-        if self.fault.is_none()
-            && written > self.limits.ratio_free_bytes
-            && written / read > self.limits.max_ratio
-        {
-            let detail = format!(
-                "{written} bytes from {read}, at most {} times",
-                self.limits.max_ratio
-            );
+        if self.fault.is_none() && written > self.limits.ratio_free_bytes && written / read > self.limits.max_ratio {
+            let detail = format!("{written} bytes from {read}, at most {} times", self.limits.max_ratio);
             self.fault = Some(Fault { rule: BOMB, detail });
         }
     }
@@ -343,10 +316,7 @@ impl<'a> Packed<'a> {
             Ok(block) => block,
             Err((_, Stop::Fault(fault))) => return self.faulty(start, fault),
             Err((block, Stop::UnitEnd)) => {
-                let detail = format!(
-                    "Content-Length {length}, the member has {} bytes more",
-                    block.len()
-                );
+                let detail = format!("Content-Length {length}, the member has {} bytes more", block.len());
                 self.unread(block, self.position());
                 return self.resync(start, "length_mismatch", detail);
             }
@@ -369,15 +339,11 @@ impl<'a> Packed<'a> {
     /// What follows a block that ended at `block_end` is neither the end of its record nor another one, nor one of which
     /// a fault hides all but the first bytes.
     fn contradicted(&mut self, block_end: u64) -> bool {
-        if self.position() - block_end >= head::END_OF_RECORD as u64 || self.peek_record().is_some()
-        {
+        if self.position() - block_end >= head::END_OF_RECORD as u64 || self.peek_record().is_some() {
             return false;
         }
         let unread = &self.buffer[self.at..];
-        !(self.fault.is_some()
-            && self
-                .kind
-                .is_some_and(|kind| head::is_cut_start(unread, kind)))
+        !(self.fault.is_some() && self.kind.is_some_and(|kind| head::is_cut_start(unread, kind)))
     }
 
     /// The end of what has been read of the unit, as an offset in the file; the unit's end if that has been seen.
@@ -421,10 +387,7 @@ impl<'a> Packed<'a> {
                 Err(Stop::UnitEnd) => left = 0,
             }
         }
-        let detail = format!(
-            "Content-Length {length}, at most {}",
-            self.limits.max_block_bytes
-        );
+        let detail = format!("Content-Length {length}, at most {}", self.limits.max_block_bytes);
         self.damage(start, "too_large", detail)
     }
 
@@ -441,8 +404,7 @@ impl<'a> Packed<'a> {
     fn resync(&mut self, start: u64, rule: &'static str, detail: String) -> Item<'a> {
         loop {
             let kind = self.kind.unwrap_or(Kind::Warc);
-            if let Some(at) = head::find_record(&self.buffer, self.at.min(self.buffer.len()), kind)
-            {
+            if let Some(at) = head::find_record(&self.buffer, self.at.min(self.buffer.len()), kind) {
                 self.at = at;
                 return self.damage(start, rule, detail);
             }
@@ -466,23 +428,11 @@ impl<'a> Packed<'a> {
         self.state = State::Between(next);
         let length = (next.max(self.unit) - self.unit) as u64;
         let (offset, rule) = (self.unit as u64, fault.rule);
-        Item::Damaged(Damage {
-            offset,
-            offset_in_member: start,
-            length,
-            rule,
-            detail: fault.detail,
-        })
+        Item::Damaged(Damage { offset, offset_in_member: start, length, rule, detail: fault.detail })
     }
 
     fn damage(&self, start: u64, rule: &'static str, detail: String) -> Item<'a> {
         let length = (self.read_to() - self.unit) as u64;
-        Item::Damaged(Damage {
-            offset: self.unit as u64,
-            offset_in_member: start,
-            length,
-            rule,
-            detail,
-        })
+        Item::Damaged(Damage { offset: self.unit as u64, offset_in_member: start, length, rule, detail })
     }
 }

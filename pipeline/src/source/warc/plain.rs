@@ -22,20 +22,8 @@ pub(super) struct Plain<'a> {
 
 impl<'a> Plain<'a> {
     pub fn new(file: &'a [u8], from: usize, end: usize, limits: &Limits) -> Self {
-        let Limits {
-            max_header_bytes,
-            max_block_bytes,
-            ..
-        } = *limits;
-        Self {
-            file,
-            at: from,
-            end,
-            max_header_bytes,
-            max_block_bytes,
-            kind: None,
-            exit: None,
-        }
+        let Limits { max_header_bytes, max_block_bytes, .. } = *limits;
+        Self { file, at: from, end, max_header_bytes, max_block_bytes, kind: None, exit: None }
     }
 
     pub fn exit(&self) -> Option<usize> {
@@ -65,9 +53,7 @@ impl<'a> Plain<'a> {
                 let cut = self.kind.is_some_and(|kind| head::is_cut_start(rest, kind));
                 let (rule, detail) = match rest {
                     _ if cut => ("truncated_record", "the file ends inside a header"),
-                    [0x04, 0x22, 0x4d, 0x18, ..] => {
-                        ("garbage", "lz4 is not supported: use gzip or zstd")
-                    }
+                    [0x04, 0x22, 0x4d, 0x18, ..] => ("garbage", "lz4 is not supported: use gzip or zstd"),
                     _ => ("garbage", "no record starts here"),
                 };
                 Some(self.damage(start, start, rule, detail.to_owned()))
@@ -77,18 +63,11 @@ impl<'a> Plain<'a> {
 
     fn record(&mut self, start: usize, kind: Kind) -> Item<'a> {
         let rest = &self.file[start..];
-        let Some(header) = head::head_end(&rest[..rest.len().min(self.max_header_bytes)], kind)
-        else {
+        let Some(header) = head::head_end(&rest[..rest.len().min(self.max_header_bytes)], kind) else {
             let cut = rest.len() < self.max_header_bytes;
             let (rule, detail) = match cut {
-                true => (
-                    "truncated_record",
-                    "the file ends inside a header".to_owned(),
-                ),
-                false => (
-                    "bad_header",
-                    format!("longer than {} bytes", self.max_header_bytes),
-                ),
+                true => ("truncated_record", "the file ends inside a header".to_owned()),
+                false => ("bad_header", format!("longer than {} bytes", self.max_header_bytes)),
             };
             return self.damage(start, start + 5, rule, detail);
         };
@@ -102,11 +81,7 @@ impl<'a> Plain<'a> {
         if length > available as u64 {
             let detail = format!("Content-Length {length}, the file has {available} bytes more");
             let swallowed = head::find_record(self.file, block_start, kind).is_some();
-            let rule = if swallowed {
-                "length_mismatch"
-            } else {
-                "truncated_record"
-            };
+            let rule = if swallowed { "length_mismatch" } else { "truncated_record" };
             return self.damage(start, block_start, rule, detail);
         }
         let block_end = block_start + length as usize;
@@ -127,18 +102,10 @@ impl<'a> Plain<'a> {
     }
 
     /// Damage from `start` to the next record found from `search` on, where reading goes on.
-    fn damage(
-        &mut self,
-        start: usize,
-        search: usize,
-        rule: &'static str,
-        detail: String,
-    ) -> Item<'a> {
+    fn damage(&mut self, start: usize, search: usize, rule: &'static str, detail: String) -> Item<'a> {
         let found = match self.kind {
             Some(kind) => head::find_record(self.file, search, kind),
-            None => [Kind::Warc, Kind::Arc]
-                .into_iter()
-                .find_map(|kind| head::find_record(self.file, search, kind)),
+            None => [Kind::Warc, Kind::Arc].into_iter().find_map(|kind| head::find_record(self.file, search, kind)),
         };
         self.at = found.unwrap_or(self.file.len());
         damage(start, self.at, rule, detail)
@@ -146,11 +113,5 @@ impl<'a> Plain<'a> {
 }
 
 fn damage(start: usize, end: usize, rule: &'static str, detail: String) -> Item<'static> {
-    Item::Damaged(Damage {
-        offset: start as u64,
-        offset_in_member: 0,
-        length: (end - start) as u64,
-        rule,
-        detail,
-    })
+    Item::Damaged(Damage { offset: start as u64, offset_in_member: 0, length: (end - start) as u64, rule, detail })
 }

@@ -1,0 +1,262 @@
+//! Backward of `attention`: gradients of queries, keys and values from the saved log-sum-exp.
+//!
+//! In: what forward kept ([`Kept`]) and the gradient of its output. Out: three gradients. One task owns one key head of
+//! one row with all its query heads, so that sums run in a fixed order: heads, then query blocks, then key blocks.
+//! Dao 2023 (FlashAttention-2), algorithm 2, with the query blocks outside.
+
+use super::attention::{Documents, Heads, KEYS, Row, pack_columns, pack_rows, scatter};
+use super::gemm::{Left, Right, block};
+use super::simd::{dot, exp, multiversion};
+use rayon::prelude::*;
+
+/// What forward has left for backward; shapes as in [`forward`].
+#[derive(Clone, Copy)]
+pub struct Kept<'a> {
+    /// Rotated queries.
+    pub q: &'a [f32],
+    /// Rotated keys.
+    pub k: &'a [f32],
+    /// Values.
+    pub v: &'a [f32],
+    /// Outputs.
+    pub out: &'a [f32],
+    /// Log-sum-exps.
+    pub logsumexp: &'a [f32],
+}
+
+/// Writes `dq: [b * t, n_head * d]` and `dk, dv: [b * t, n_kv_head * d]` from `d_out: [b * t, n_head * d]`.
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    heads: Heads,
+    t: usize,
+    docs: &Documents,
+    kept: Kept,
+    d_out: &[f32],
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    let (width, kv_width, d) = (heads.q_dim(), heads.kv_dim(), heads.d);
+    let rows = dq
+        .par_chunks_mut(t * width)
+        .zip(dk.par_chunks_mut(t * kv_width))
+        .zip(dv.par_chunks_mut(t * kv_width));
+    rows.zip(docs)
+        .enumerate()
+        .for_each(|(b, (((dq, dk), dv), docs))| {
+            let q_range = b * t * width..(b + 1) * t * width;
+            let row = Row::new(heads, t, b, kept.k, kept.v);
+            let lse = &kept.logsumexp[b * heads.n_head * t..(b + 1) * heads.n_head * t];
+            let (q, out, d_out) = (
+                &kept.q[q_range.clone()],
+                &kept.out[q_range.clone()],
+                &d_out[q_range],
+            );
+            let parts: Vec<Group> = (0..heads.n_kv_head)
+                .into_par_iter()
+                .map(|g| {
+                    let mut group = Group::new(heads, t);
+                    docs.iter().for_each(|doc| {
+                        group.document(heads, t, doc, (q, out, d_out), &row, lse, g)
+                    });
+                    group
+                })
+                .collect();
+            for (g, part) in parts.iter().enumerate() {
+                scatter(
+                    &part.dq,
+                    dq,
+                    width,
+                    g * heads.group() * d,
+                    heads.group() * d,
+                );
+                scatter(&part.dk, dk, kv_width, g * d, d);
+                scatter(&part.dv, dv, kv_width, g * d, d);
+            }
+        });
+}
+
+/// Gradients of one key head and its query heads in one row, and the packed operands of the document at hand.
+#[derive(Default)]
+struct Group {
+    dq: Vec<f32>, // [t, group * d]
+    dk: Vec<f32>, // [t, d]
+    dv: Vec<f32>, // [t, d]
+    keys: Vec<f32>,
+    keys_t: Vec<f32>,
+    values_t: Vec<f32>,
+    queries: Vec<f32>,
+    d_out: Vec<f32>,
+    sum_dq: Vec<f32>,
+    sum_dk: Vec<f32>,
+    sum_dv: Vec<f32>,
+}
+
+impl Group {
+    fn new(heads: Heads, t: usize) -> Self {
+        let kv = || vec![0.0; t * heads.d];
+        Self {
+            dq: vec![0.0; t * heads.group() * heads.d],
+            dk: kv(),
+            dv: kv(),
+            ..Self::default()
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn document(
+        &mut self,
+        heads: Heads,
+        t: usize,
+        doc: &std::ops::Range<usize>,
+        (q, out, d_out): (&[f32], &[f32], &[f32]),
+        row: &Row,
+        lse: &[f32],
+        g: usize,
+    ) {
+        let (width, kv_width, d, padded) = (heads.q_dim(), heads.kv_dim(), heads.d, heads.padded());
+        pack_rows(row.k, kv_width, g * d, d, padded, doc, &mut self.keys);
+        pack_columns(row.k, kv_width, g * d, d, doc, &mut self.keys_t);
+        pack_columns(row.v, kv_width, g * d, d, doc, &mut self.values_t);
+        for sum in [&mut self.sum_dk, &mut self.sum_dv] {
+            sum.clear();
+            sum.resize(self.keys.len(), 0.0);
+        }
+        for h in 0..heads.group() {
+            let head = g * heads.group() + h;
+            pack_rows(q, width, head * d, d, padded, doc, &mut self.queries);
+            pack_rows(d_out, width, head * d, d, padded, doc, &mut self.d_out);
+            let mut pull = vec![0.0; doc.len()];
+            let (out, d_out) = (&out[doc.start * width..], &d_out[doc.start * width..]);
+            row_dots(out, d_out, width, head * d, d, &mut pull);
+            self.sum_dq.clear();
+            self.sum_dq.resize(self.keys.len(), 0.0);
+            self.head(
+                heads,
+                doc.len(),
+                &lse[head * t + doc.start..head * t + doc.end],
+                &pull,
+            );
+            let n = heads.group() * d;
+            for (from, to) in self
+                .sum_dq
+                .chunks_exact(padded)
+                .zip(self.dq[doc.start * n..doc.end * n].chunks_exact_mut(n))
+            {
+                to[h * d..(h + 1) * d].copy_from_slice(&from[..d]);
+            }
+        }
+        for (sum, to) in [(&self.sum_dk, &mut self.dk), (&self.sum_dv, &mut self.dv)] {
+            for (from, to) in sum
+                .chunks_exact(padded)
+                .zip(to[doc.start * d..doc.end * d].chunks_exact_mut(d))
+            {
+                to.copy_from_slice(&from[..d]);
+            }
+        }
+    }
+
+    /// One query head of one document of `n` tokens: query blocks in order, key blocks in order within.
+    fn head(&mut self, heads: Heads, n: usize, lse: &[f32], pull: &[f32]) {
+        let (d, padded, scale) = (heads.d, heads.padded(), heads.scale());
+        let mut weights = [0.0_f32; KEYS * KEYS];
+        let mut slopes = [0.0_f32; KEYS * KEYS];
+        for qb in (0..n).step_by(KEYS) {
+            let rows = KEYS.min(n - qb);
+            let (q, d_out) = (&self.queries[qb * padded..], &self.d_out[qb * padded..]);
+            for kb in (0..=qb).step_by(KEYS) {
+                let keys_t = Right::rows(&self.keys_t[kb * d..], KEYS);
+                let values_t = Right::rows(&self.values_t[kb * d..], KEYS);
+                block(
+                    rows,
+                    KEYS,
+                    d,
+                    Left::rows(q, padded),
+                    keys_t,
+                    &mut weights,
+                    KEYS,
+                    false,
+                );
+                block(
+                    rows,
+                    KEYS,
+                    d,
+                    Left::rows(d_out, padded),
+                    values_t,
+                    &mut slopes,
+                    KEYS,
+                    false,
+                );
+                let visible = if kb == qb { 1 } else { KEYS };
+                softmax_slopes(
+                    &mut weights,
+                    &mut slopes,
+                    visible,
+                    scale,
+                    &lse[qb..qb + rows],
+                    &pull[qb..],
+                );
+                let (weights, slopes) = (&weights[..rows * KEYS], &slopes[..rows * KEYS]);
+                let range = kb * padded..(kb + KEYS) * padded;
+                let (dk, dv) = (&mut self.sum_dk[range.clone()], &mut self.sum_dv[range]);
+                block(
+                    KEYS,
+                    padded,
+                    rows,
+                    Left::columns(weights, KEYS),
+                    Right::rows(d_out, padded),
+                    dv,
+                    padded,
+                    true,
+                );
+                block(
+                    KEYS,
+                    padded,
+                    rows,
+                    Left::columns(slopes, KEYS),
+                    Right::rows(q, padded),
+                    dk,
+                    padded,
+                    true,
+                );
+                let (dq, keys) = (&mut self.sum_dq[qb * padded..], &self.keys[kb * padded..]);
+                block(
+                    rows,
+                    padded,
+                    KEYS,
+                    Left::rows(slopes, KEYS),
+                    Right::rows(keys, padded),
+                    dq,
+                    padded,
+                    true,
+                );
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Scores to weights and `d weights` to `d scores` (already scaled), in place.
+    fn softmax_slopes(weights: &mut [f32], slopes: &mut [f32], visible: usize, scale: f32, lse: &[f32], pull: &[f32]) {
+        let rows = weights.as_chunks_mut::<KEYS>().0.iter_mut().zip(slopes.as_chunks_mut::<KEYS>().0.iter_mut());
+        for (i, ((weights, slopes), (lse, pull))) in rows.zip(lse.iter().zip(pull)).enumerate() {
+            let limit = (visible + i).min(KEYS);
+            for j in 0..KEYS {
+                let p = exp(weights[j].mul_add(scale, -lse));
+                weights[j] = p;
+                slopes[j] = p * (slopes[j] - pull) * scale;
+            }
+            weights[limit..].fill(0.0);
+            slopes[limit..].fill(0.0);
+        }
+    }
+}
+
+multiversion! {
+    /// Dot products of columns `at..at + d` of each pair of rows.
+    fn row_dots(a: &[f32], b: &[f32], width: usize, at: usize, d: usize, out: &mut [f32]) {
+        for ((a, b), out) in a.chunks_exact(width).zip(b.chunks_exact(width)).zip(out) {
+            *out = dot(&a[at..at + d], &b[at..at + d]);
+        }
+    }
+}
