@@ -26,15 +26,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = PathBuf::from(args.next().ok_or("usage: extraction_eval DIR [--dump OUT]")?);
     let dump = (args.next().as_deref() == Some("--dump")).then(|| args.next().map(PathBuf::from)).flatten();
     let mut scores: BTreeMap<String, Vec<[f64; 3]>> = BTreeMap::new();
-    let (mut bytes, mut elapsed, mut lines) = (0, 0.0, String::new());
-    for case in cases(&dir)? {
-        let raw = std::fs::read(&case.html)?;
-        let started = processor_secs();
-        let html = charset::decode(&raw, None).text;
-        let page = extract(&html, case.url.as_deref(), &ExtractConfig::default());
-        elapsed += processor_secs() - started;
-        bytes += raw.len();
-        let text = page.map(|page| page.text).unwrap_or_default();
+    let cases = cases(&dir)?;
+    let pages = cases.iter().map(|case| std::fs::read(&case.html)).collect::<Result<Vec<_>, _>>()?;
+    // One interval around all pages: the kernel accounts processor time in steps of milliseconds.
+    let started = processor_secs();
+    let texts: Vec<String> = cases.iter().zip(&pages).map(|(case, page)| text_of(case, page)).collect();
+    let elapsed = processor_secs() - started;
+    let bytes: usize = pages.iter().map(Vec::len).sum();
+    let mut lines = String::new();
+    for (case, text) in cases.into_iter().zip(texts) {
         let score = word_score(&text, &case.truth);
         lines += &format!("{} {} {:.3} {:.3} {:.3}\n", case.id, case.page_type, score[2], score[0], score[1]);
         if let Some(dump) = &dump {
@@ -54,6 +54,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let megabytes = bytes as f64 / 1e6;
     println!("{megabytes:.1} MB of HTML in {elapsed:.2} s of processor time: {:.1} MB/s", megabytes / elapsed);
     Ok(())
+}
+
+fn text_of(case: &Case, page: &[u8]) -> String {
+    let html = charset::decode(page, None).text;
+    extract(&html, case.url.as_deref(), &ExtractConfig::default()).map(|page| page.text).unwrap_or_default()
 }
 
 /// Time this thread has run, so that a busy machine does not blur the figure. Linux only; 0 elsewhere.

@@ -9,11 +9,11 @@ use std::collections::HashSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::words::{WordCounts, count, count_all};
 use crate::{
     Parts, Special, Tokenizer, TokenizerError, bytes,
     merges::{MAX_BYTES, Merger},
     split::{Split, Splitter},
-    words::WordCounts,
 };
 
 /// The special tokens of the chat format, in the order of their ids; the first one ends a document.
@@ -132,7 +132,6 @@ pub fn train(words: &WordCounts, config: &TokenizerConfig) -> Result<Tokenizer, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::count;
 
     fn trained(text: &str, config: &TokenizerConfig) -> Tokenizer {
         let mut counts = WordCounts::new();

@@ -27,15 +27,7 @@ impl Batch {
     /// Rows that are one document each: positions 0.., every position counted.
     pub fn from_rows(b: usize, t: usize, ids: Vec<u32>, targets: Vec<u32>) -> Result<Self> {
         let positions = (0..b * t).map(|i| (i % t) as u32).collect();
-        let batch = Self {
-            b,
-            t,
-            ids,
-            targets,
-            positions,
-            doc_starts: vec![0; b * t],
-            loss_mask: vec![1.0; b * t],
-        };
+        let batch = Self { b, t, ids, targets, positions, doc_starts: vec![0; b * t], loss_mask: vec![1.0; b * t] };
         batch.check(usize::MAX)?;
         Ok(batch)
     }
@@ -53,41 +45,23 @@ impl Batch {
     /// Ok if all columns have `b * t` entries, ids and targets are below `vocab_size`, and `doc_starts` describes runs.
     pub fn check(&self, vocab_size: usize) -> Result<()> {
         let n = self.len();
-        let lens = [
-            self.targets.len(),
-            self.positions.len(),
-            self.doc_starts.len(),
-            self.loss_mask.len(),
-        ];
+        let lens = [self.targets.len(), self.positions.len(), self.doc_starts.len(), self.loss_mask.len()];
         if self.ids.len() != n || lens.iter().any(|&l| l != n) {
-            let what = format!(
-                "columns have {} and {lens:?} entries, expected b * t = {n}",
-                self.ids.len()
-            );
+            let what = format!("columns have {} and {lens:?} entries, expected b * t = {n}", self.ids.len());
             return Err(Error::Batch { what, at: 0 });
         }
         for at in 0..n {
             let (row_pos, start) = (at % self.t, self.doc_starts[at] as usize);
             let continues = row_pos > 0 && self.doc_starts[at] == self.doc_starts[at - 1];
             if !continues && start != row_pos {
-                let what =
-                    format!("doc_starts is {start}, expected {row_pos} or the value before it");
+                let what = format!("doc_starts is {start}, expected {row_pos} or the value before it");
                 return Err(Error::Batch { what, at });
             }
-            if let Some(id) = [self.ids[at], self.targets[at]]
-                .into_iter()
-                .find(|&id| id as usize >= vocab_size)
-            {
-                return Err(Error::Batch {
-                    what: format!("id {id} is not below vocab_size {vocab_size}"),
-                    at,
-                });
+            if let Some(id) = [self.ids[at], self.targets[at]].into_iter().find(|&id| id as usize >= vocab_size) {
+                return Err(Error::Batch { what: format!("id {id} is not below vocab_size {vocab_size}"), at });
             }
             if !self.loss_mask[at].is_finite() {
-                return Err(Error::Batch {
-                    what: "loss_mask is not finite".into(),
-                    at,
-                });
+                return Err(Error::Batch { what: "loss_mask is not finite".into(), at });
             }
         }
         Ok(())

@@ -114,8 +114,10 @@ pub fn safetensors_bytes<'t>(tensors: impl Iterator<Item = (String, &'t Tensor)>
         let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
         columns.push((name, tensor.dims().to_vec(), bytes));
     }
-    let views = columns.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
-    let views: Vec<_> = views.collect::<std::result::Result<_, safetensors::SafeTensorError>>().map_err(format_error)?;
+    let views =
+        columns.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
+    let views: Vec<_> =
+        views.collect::<std::result::Result<_, safetensors::SafeTensorError>>().map_err(format_error)?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(views, Some(metadata)).map_err(format_error)
 }
@@ -159,7 +161,8 @@ fn check_format(dir: &Path, got: u32) -> Result<()> {
 
 fn check_hash(path: &Path, bytes: &[u8], expected: &str) -> Result<()> {
     let got = hash(bytes);
-    let what = format!("{} bytes with blake3 {got}, expected {expected}: truncated, damaged or from elsewhere", bytes.len());
+    let what =
+        format!("{} bytes with blake3 {got}, expected {expected}: truncated, damaged or from elsewhere", bytes.len());
     if got == expected { Ok(()) } else { Err(fault(path, &what)) }
 }
 

@@ -40,10 +40,7 @@ impl KvCache {
     /// Makes room for `new` more tokens that nobody else sees.
     fn grow(&mut self, heads: Heads, n_layer: usize, new: usize) {
         if !self.len.is_multiple_of(KEYS) {
-            let last = self
-                .pages
-                .last_mut()
-                .expect("a cache that is not empty has a page");
+            let last = self.pages.last_mut().expect("a cache that is not empty has a page");
             Arc::make_mut(last);
         }
         while self.pages.len() * KEYS < self.len + new {
@@ -52,8 +49,7 @@ impl KvCache {
     }
 
     fn set(&mut self, heads: Heads, layer: usize, position: usize, k: &[f32], v: &[f32]) {
-        let page = Arc::get_mut(&mut self.pages[position / KEYS])
-            .expect("`grow` has made the page our own");
+        let page = Arc::get_mut(&mut self.pages[position / KEYS]).expect("`grow` has made the page our own");
         page[layer].set(heads, position % KEYS, k, v);
     }
 }
@@ -74,27 +70,14 @@ pub fn extend(model: &Model, sequences: &mut [Extend<'_>]) -> Result<Vec<f32>> {
     let (c, kv, heads) = (config.n_embd, config.kv_dim(), heads(model));
     let ids: Vec<u32> = sequences.iter().flat_map(|s| s.tokens).copied().collect();
     if let Some(at) = ids.iter().position(|&id| id as usize >= config.vocab_size) {
-        return Err(Error::Batch {
-            what: format!(
-                "id {} is not below vocab_size {}",
-                ids[at], config.vocab_size
-            ),
-            at,
-        });
+        return Err(Error::Batch { what: format!("id {} is not below vocab_size {}", ids[at], config.vocab_size), at });
     }
     if let Some(at) = sequences.iter().position(|s| s.tokens.is_empty()) {
-        return Err(Error::Batch {
-            what: "sequence without new tokens".into(),
-            at,
-        });
+        return Err(Error::Batch { what: "sequence without new tokens".into(), at });
     }
-    let positions: Vec<u32> = sequences
-        .iter()
-        .flat_map(|s| (s.cache.len..s.cache.len + s.tokens.len()).map(|p| p as u32))
-        .collect();
-    sequences
-        .par_iter_mut()
-        .for_each(|s| s.cache.grow(heads, config.n_layer, s.tokens.len()));
+    let positions: Vec<u32> =
+        sequences.iter().flat_map(|s| (s.cache.len..s.cache.len + s.tokens.len()).map(|p| p as u32)).collect();
+    sequences.par_iter_mut().for_each(|s| s.cache.grow(heads, config.n_layer, s.tokens.len()));
     let angles = Angles::new(config.rope_theta, config.head_dim(), &positions);
     let mut x = vec![0.0; ids.len() * c];
     embedding::forward(&model.slice(0), &ids, c, &mut x);
@@ -102,9 +85,7 @@ pub fn extend(model: &Model, sequences: &mut [Extend<'_>]) -> Result<Vec<f32>> {
     for layer in 0..config.n_layer {
         let parts = Parts::new(model, model.layer_at(layer));
         let p = parts.project(&x, &angles);
-        let rows = split(sequences, &p.k, kv)
-            .into_par_iter()
-            .zip(split(sequences, &p.v, kv));
+        let rows = split(sequences, &p.k, kv).into_par_iter().zip(split(sequences, &p.v, kv));
         sequences.par_iter_mut().zip(rows).for_each(|(s, (k, v))| {
             for (i, (k, v)) in k.chunks_exact(kv).zip(v.chunks_exact(kv)).enumerate() {
                 s.cache.set(heads, layer, s.cache.len + i, k, v);

@@ -82,7 +82,10 @@ pub fn generate_in(
         }
         engine.advance()?;
     }
-    Ok(done.into_iter().map(|c| c.expect("a request leaves the queue only for a slot, and a slot only when done")).collect())
+    Ok(done
+        .into_iter()
+        .map(|c| c.expect("a request leaves the queue only for a slot, and a slot only when done"))
+        .collect())
 }
 
 /// Completion of one request, the same as [`generate`]'s; `on_token` sees each id as it is drawn and may break off, which
@@ -277,10 +280,17 @@ mod tests {
 
     /// Weights far from their start, so that distributions are uneven.
     fn model() -> Model {
-        let config =
-            ModelConfig { vocab_size: 61, n_layer: 2, n_embd: 32, n_ffn: 48, sequence_len: 160, ..ModelConfig::default() };
+        let config = ModelConfig {
+            vocab_size: 61,
+            n_layer: 2,
+            n_embd: 32,
+            n_ffn: 48,
+            sequence_len: 160,
+            ..ModelConfig::default()
+        };
         let fresh = Model::init(config, 8).unwrap();
-        let louder = fresh.tensors().iter().map(|t| if t.rank() == 2 { (t * 12.0).unwrap() } else { t.clone() }).collect();
+        let louder =
+            fresh.tensors().iter().map(|t| if t.rank() == 2 { (t * 12.0).unwrap() } else { t.clone() }).collect();
         fresh.with_tensors(louder).unwrap()
     }
 
@@ -291,7 +301,7 @@ mod tests {
             key: (i / 3) as u64,
             sample: (i % 3) as u32,
             stop: vec![5, 9],
-            banned: if i % 2 == 0 { vec![] } else { vec![11] },
+            banned: if i.is_multiple_of(2) { vec![] } else { vec![11] },
         };
         (0..37).map(request).collect()
     }

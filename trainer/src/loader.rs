@@ -281,7 +281,11 @@ mod tests {
         let few = shard(&mut 0, &[3, 1]);
         let error = |t| Loader::new(&[&few], t, 1).err().unwrap().to_string();
         assert_eq!(error(4), "`sequence_len` is 4: the 1 shards hold 4 tokens, so expected 1 to 3");
-        assert!(Loader::new(&[&few], 3, 1).is_ok() && Loader::new(&[], 3, 1).is_err() && Loader::new(&[&few], 0, 1).is_err());
+        assert!(
+            Loader::new(&[&few], 3, 1).is_ok()
+                && Loader::new(&[], 3, 1).is_err()
+                && Loader::new(&[&few], 0, 1).is_err()
+        );
         let batch = Loader::new(&[&few], 3, 1).unwrap().batch(7, 2);
         assert_eq!((batch.ids, batch.targets), (vec![0, 1, END, 0, 1, END], vec![1, END, END, 1, END, END]));
         assert_eq!(batch.loss_mask, [1.0, 1.0, 0.0, 1.0, 1.0, 0.0]);

@@ -73,21 +73,12 @@ impl ModelConfig {
 
     /// Number of trained numbers; tied weights count once.
     pub fn n_params(&self) -> usize {
-        self.parameters()
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>())
-            .sum()
+        self.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
     /// Ok if these sizes describe a model.
     pub fn check(&self) -> Result<()> {
-        let fault = |field, got: String, expected: &str| {
-            Err(Error::Config {
-                field,
-                got,
-                expected: expected.into(),
-            })
-        };
+        let fault = |field, got: String, expected: &str| Err(Error::Config { field, got, expected: expected.into() });
         let sizes = [
             ("vocab_size", self.vocab_size),
             ("n_layer", self.n_layer),
@@ -103,32 +94,16 @@ impl ModelConfig {
             }
         }
         if !self.n_embd.is_multiple_of(2 * self.n_head) {
-            return fault(
-                "n_embd",
-                self.n_embd.to_string(),
-                "expected an even multiple of `n_head`",
-            );
+            return fault("n_embd", self.n_embd.to_string(), "expected an even multiple of `n_head`");
         }
         if !self.n_head.is_multiple_of(self.n_kv_head) {
-            return fault(
-                "n_kv_head",
-                self.n_kv_head.to_string(),
-                "expected a divisor of `n_head`",
-            );
+            return fault("n_kv_head", self.n_kv_head.to_string(), "expected a divisor of `n_head`");
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 1.0) {
-            return fault(
-                "rope_theta",
-                self.rope_theta.to_string(),
-                "expected a number above 1",
-            );
+            return fault("rope_theta", self.rope_theta.to_string(), "expected a number above 1");
         }
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
-            return fault(
-                "norm_eps",
-                self.norm_eps.to_string(),
-                "expected above 0 and below 1",
-            );
+            return fault("norm_eps", self.norm_eps.to_string(), "expected above 0 and below 1");
         }
         Ok(())
     }
@@ -197,14 +172,8 @@ impl Model {
                 vec![1.0; n]
             } else {
                 let key = Key::new(seed).fold_str("init").fold_str(&name);
-                let std = if name.contains("o_proj") || name.contains("down_proj") {
-                    residual
-                } else {
-                    plain
-                };
-                (0..n as u64)
-                    .map(|i| (key.normal(i) * std) as f32)
-                    .collect()
+                let std = if name.contains("o_proj") || name.contains("down_proj") { residual } else { plain };
+                (0..n as u64).map(|i| (key.normal(i) * std) as f32).collect()
             };
             tensors.push(Tensor::from_vec(data, shape, &Device::Cpu)?);
         }
@@ -212,30 +181,15 @@ impl Model {
     }
 
     /// A model of these tensors: f32, by Hugging Face name, exactly the parameters of `config`.
-    pub fn from_tensors(
-        config: ModelConfig,
-        mut by_name: BTreeMap<String, Tensor>,
-    ) -> Result<Self> {
+    pub fn from_tensors(config: ModelConfig, mut by_name: BTreeMap<String, Tensor>) -> Result<Self> {
         config.check()?;
         let mut tensors = Vec::new();
         for (name, expected) in config.parameters() {
-            let tensor = by_name
-                .remove(&name)
-                .ok_or_else(|| Error::MissingTensor { name: name.clone() })?;
+            let tensor = by_name.remove(&name).ok_or_else(|| Error::MissingTensor { name: name.clone() })?;
             if tensor.dims() != expected {
-                return Err(Error::Shape {
-                    name,
-                    expected,
-                    got: tensor.dims().to_vec(),
-                });
+                return Err(Error::Shape { name, expected, got: tensor.dims().to_vec() });
             }
-            tensors.push(
-                tensor
-                    .to_dtype(candle_core::DType::F32)?
-                    .to_device(&Device::Cpu)?
-                    .contiguous()?
-                    .detach(),
-            );
+            tensors.push(tensor.to_dtype(candle_core::DType::F32)?.to_device(&Device::Cpu)?.contiguous()?.detach());
         }
         match by_name.into_keys().next() {
             Some(name) => Err(Error::UnknownTensor { name }),
@@ -250,18 +204,9 @@ impl Model {
     }
 
     fn assemble(config: ModelConfig, tensors: Vec<Tensor>) -> Self {
-        let names: Arc<[String]> = config
-            .parameters()
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
+        let names: Arc<[String]> = config.parameters().into_iter().map(|(name, _)| name).collect();
         let packed = tensors.iter().map(|_| Default::default()).collect();
-        Self {
-            config,
-            names,
-            tensors,
-            packed,
-        }
+        Self { config, names, tensors, packed }
     }
 
     /// Sizes.
@@ -291,10 +236,7 @@ impl Model {
 
     /// One weight by name.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        self.names
-            .iter()
-            .position(|n| n == name)
-            .map(|i| &self.tensors[i])
+        self.names.iter().position(|n| n == name).map(|i| &self.tensors[i])
     }
 
     /// Canonical index of the first parameter of layer `l`; its other parts follow as in [`LAYER_PARTS`].
@@ -309,17 +251,12 @@ impl Model {
 
     /// Canonical index of the output projection: the embedding if tied.
     pub fn output_at(&self) -> usize {
-        if self.config.tied {
-            0
-        } else {
-            self.norm_at() + 1
-        }
+        if self.config.tied { 0 } else { self.norm_at() + 1 }
     }
 
     /// Numbers of the parameter at canonical index `at`.
     pub fn slice(&self, at: usize) -> View<'_> {
-        view(&self.tensors[at])
-            .expect("weights are contiguous f32 on the CPU because every constructor makes them so")
+        view(&self.tensors[at]).expect("weights are contiguous f32 on the CPU because every constructor makes them so")
     }
 
     /// The matrix at `at` packed for `y = x W^T`.
@@ -352,86 +289,42 @@ mod tests {
         let config = ModelConfig::default();
         let model = Model::init(config.clone(), 1).unwrap();
         assert_eq!(config.n_params(), 2048 * 128 + 3 * (184_320 + 256) + 128);
-        assert_eq!(
-            model.params().map(|(_, t)| t.elem_count()).sum::<usize>(),
-            config.n_params()
-        );
+        assert_eq!(model.params().map(|(_, t)| t.elem_count()).sum::<usize>(), config.n_params());
     }
 
     #[test]
     fn a_weight_depends_on_seed_and_name_only() {
-        let small = ModelConfig {
-            n_layer: 1,
-            ..ModelConfig::default()
-        };
+        let small = ModelConfig { n_layer: 1, ..ModelConfig::default() };
         let a = Model::init(small, 7).unwrap();
         let b = Model::init(ModelConfig::default(), 7).unwrap();
         let name = "model.layers.0.mlp.up_proj.weight";
-        let bits = |m: &Model| {
-            m.tensor(name)
-                .unwrap()
-                .flatten_all()
-                .unwrap()
-                .to_vec1::<f32>()
-                .unwrap()
-        };
+        let bits = |m: &Model| m.tensor(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(bits(&a), bits(&b));
     }
 
     #[test]
     fn missing_unknown_and_misshapen_tensors_are_named() {
         let model = Model::init(ModelConfig::default(), 1).unwrap();
-        let named = || {
-            model
-                .params()
-                .map(|(n, t)| (n.to_owned(), t.clone()))
-                .collect::<BTreeMap<_, _>>()
-        };
+        let named = || model.params().map(|(n, t)| (n.to_owned(), t.clone())).collect::<BTreeMap<_, _>>();
         let mut tensors = named();
         tensors.remove("model.norm.weight");
         let missing = Model::from_tensors(ModelConfig::default(), tensors);
-        assert!(
-            matches!(missing, Err(Error::MissingTensor { name }) if name == "model.norm.weight")
-        );
+        assert!(matches!(missing, Err(Error::MissingTensor { name }) if name == "model.norm.weight"));
         let mut tensors = named();
         tensors.insert("extra".into(), tensors["model.norm.weight"].clone());
-        assert!(matches!(
-            Model::from_tensors(ModelConfig::default(), tensors),
-            Err(Error::UnknownTensor { .. })
-        ));
-        let other = ModelConfig {
-            n_ffn: 320,
-            ..ModelConfig::default()
-        };
-        assert!(matches!(
-            Model::from_tensors(other, named()),
-            Err(Error::Shape { .. })
-        ));
+        assert!(matches!(Model::from_tensors(ModelConfig::default(), tensors), Err(Error::UnknownTensor { .. })));
+        let other = ModelConfig { n_ffn: 320, ..ModelConfig::default() };
+        assert!(matches!(Model::from_tensors(other, named()), Err(Error::Shape { .. })));
     }
 
     #[test]
     fn impossible_sizes_are_refused() {
         for bad in [
-            ModelConfig {
-                n_head: 0,
-                ..ModelConfig::default()
-            },
-            ModelConfig {
-                n_head: 3,
-                ..ModelConfig::default()
-            },
-            ModelConfig {
-                n_kv_head: 3,
-                ..ModelConfig::default()
-            },
-            ModelConfig {
-                rope_theta: f64::NAN,
-                ..ModelConfig::default()
-            },
-            ModelConfig {
-                norm_eps: 0.0,
-                ..ModelConfig::default()
-            },
+            ModelConfig { n_head: 0, ..ModelConfig::default() },
+            ModelConfig { n_head: 3, ..ModelConfig::default() },
+            ModelConfig { n_kv_head: 3, ..ModelConfig::default() },
+            ModelConfig { rope_theta: f64::NAN, ..ModelConfig::default() },
+            ModelConfig { norm_eps: 0.0, ..ModelConfig::default() },
         ] {
             assert!(matches!(Model::init(bad, 1), Err(Error::Config { .. })));
         }

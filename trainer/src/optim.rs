@@ -31,13 +31,7 @@ pub struct OptimConfig {
 
 impl Default for OptimConfig {
     fn default() -> Self {
-        Self {
-            weight_decay: 0.1,
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            clip_norm: 1.0,
-        }
+        Self { weight_decay: 0.1, beta1: 0.9, beta2: 0.95, eps: 1e-8, clip_norm: 1.0 }
     }
 }
 
@@ -52,37 +46,15 @@ impl OptimConfig {
                 self.weight_decay.is_finite() && self.weight_decay >= 0.0,
                 "expected 0 or more",
             ),
-            (
-                "beta1",
-                self.beta1,
-                unit(self.beta1),
-                "expected 0 to below 1",
-            ),
-            (
-                "beta2",
-                self.beta2,
-                unit(self.beta2),
-                "expected 0 to below 1",
-            ),
-            (
-                "eps",
-                self.eps,
-                self.eps.is_finite() && self.eps > 0.0,
-                "expected above 0",
-            ),
-            (
-                "clip_norm",
-                self.clip_norm,
-                self.clip_norm.is_finite() && self.clip_norm >= 0.0,
-                "expected 0 or more",
-            ),
+            ("beta1", self.beta1, unit(self.beta1), "expected 0 to below 1"),
+            ("beta2", self.beta2, unit(self.beta2), "expected 0 to below 1"),
+            ("eps", self.eps, self.eps.is_finite() && self.eps > 0.0, "expected above 0"),
+            ("clip_norm", self.clip_norm, self.clip_norm.is_finite() && self.clip_norm >= 0.0, "expected 0 or more"),
         ];
         match rows.into_iter().find(|row| !row.2) {
-            Some((field, got, _, expected)) => Err(Error::Config {
-                field,
-                got: got.to_string(),
-                expected: expected.into(),
-            }),
+            Some((field, got, _, expected)) => {
+                Err(Error::Config { field, got: got.to_string(), expected: expected.into() })
+            }
             None => Ok(()),
         }
     }
@@ -134,11 +106,7 @@ impl ScheduleConfig {
     /// Ok if every number is in its range.
     pub fn check(&self) -> Result<()> {
         let fault = |field, got: f64, expected: &str| {
-            Err(Error::Config {
-                field,
-                got: got.to_string(),
-                expected: expected.into(),
-            })
+            Err(Error::Config { field, got: got.to_string(), expected: expected.into() })
         };
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
             return fault("learning_rate", self.learning_rate, "expected above 0");
@@ -168,9 +136,7 @@ impl ScheduleConfig {
             Schedule::Constant => 1.0,
             Schedule::Linear => self.mix(1.0 - past(warmup)),
             Schedule::Cosine => self.mix(0.5 * (1.0 + (std::f64::consts::PI * past(warmup)).cos())),
-            Schedule::Wsd => {
-                self.mix(1.0 - past(warmup.max(total - (self.decay_share * total).round())))
-            }
+            Schedule::Wsd => self.mix(1.0 - past(warmup.max(total - (self.decay_share * total).round()))),
         };
         self.learning_rate * share
     }
@@ -193,18 +159,10 @@ pub fn adamw(
     step: u64,
 ) -> Result<(Model, Moments)> {
     let t = (step + 1) as f64;
-    let clip = if config.clip_norm > 0.0 {
-        (config.clip_norm / (grad_norm + 1e-6)).min(1.0)
-    } else {
-        1.0
-    };
+    let clip = if config.clip_norm > 0.0 { (config.clip_norm / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
     let rule = |decay: bool| Rule {
         clip: clip as f32,
-        keep: if decay {
-            (1.0 - lr * config.weight_decay) as f32
-        } else {
-            1.0
-        },
+        keep: if decay { (1.0 - lr * config.weight_decay) as f32 } else { 1.0 },
         beta1: config.beta1 as f32,
         beta2: config.beta2 as f32,
         rest1: (1.0 - config.beta1) as f32,
@@ -213,24 +171,13 @@ pub fn adamw(
         eps: config.eps as f32,
         rate: (lr / (1.0 - config.beta1.powf(t))) as f32,
     };
-    let (mut weights, mut next) = (
-        Vec::new(),
-        Moments {
-            m: Vec::new(),
-            v: Vec::new(),
-        },
-    );
+    let (mut weights, mut next) = (Vec::new(), Moments { m: Vec::new(), v: Vec::new() });
     for (i, tensor) in model.tensors().iter().enumerate() {
         let (m, v) = (view(&moments.m[i])?, view(&moments.v[i])?);
         let (mut w, mut m, mut v) = (model.slice(i).to_vec(), m.to_vec(), v.to_vec());
         let rule = rule(tensor.rank() > 1);
-        let chunks = w
-            .par_chunks_mut(CHUNK)
-            .zip(m.par_chunks_mut(CHUNK))
-            .zip(v.par_chunks_mut(CHUNK));
-        chunks
-            .zip(gradients[i].par_chunks(CHUNK))
-            .for_each(|(((w, m), v), g)| update(rule, g, w, m, v));
+        let chunks = w.par_chunks_mut(CHUNK).zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK));
+        chunks.zip(gradients[i].par_chunks(CHUNK)).for_each(|(((w, m), v), g)| update(rule, g, w, m, v));
         let wrap = |data: Vec<f32>| Tensor::from_vec(data, tensor.dims(), &Device::Cpu);
         weights.push(wrap(w)?);
         next.m.push(wrap(m)?);
@@ -275,11 +222,7 @@ mod tests {
 
     #[test]
     fn three_steps_equal_the_formula_in_f64_and_norms_do_not_decay() {
-        let config = OptimConfig {
-            weight_decay: 0.3,
-            clip_norm: 0.0,
-            ..OptimConfig::default()
-        };
+        let config = OptimConfig { weight_decay: 0.3, clip_norm: 0.0, ..OptimConfig::default() };
         let sizes = ModelConfig {
             vocab_size: 8,
             n_layer: 1,
@@ -291,9 +234,7 @@ mod tests {
         };
         let mut model = Model::init(sizes, 3).unwrap();
         let mut moments = Moments::zeros(&model).unwrap();
-        let start: Vec<Vec<f32>> = (0..model.tensors().len())
-            .map(|i| model.slice(i).to_vec())
-            .collect();
+        let start: Vec<Vec<f32>> = (0..model.tensors().len()).map(|i| model.slice(i).to_vec()).collect();
         let gradient = |i: usize, j: usize, step: u64| ((i * 7 + j * 3) as f64 + step as f64).sin();
         for step in 0..3 {
             let gradients: Vec<Vec<f32>> = start
@@ -301,15 +242,10 @@ mod tests {
                 .enumerate()
                 .map(|(i, w)| (0..w.len()).map(|j| gradient(i, j, step) as f32).collect())
                 .collect();
-            (model, moments) =
-                adamw(&config, &model, &moments, &gradients, 1.0, 1e-2, step).unwrap();
+            (model, moments) = adamw(&config, &model, &moments, &gradients, 1.0, 1e-2, step).unwrap();
         }
         for (i, start) in start.iter().enumerate() {
-            let decay = if model.tensors()[i].rank() > 1 {
-                0.3
-            } else {
-                0.0
-            };
+            let decay = if model.tensors()[i].rank() > 1 { 0.3 } else { 0.0 };
             for (j, w) in start.iter().enumerate() {
                 let (mut w, mut m, mut v) = (f64::from(*w), 0.0, 0.0);
                 for step in 0..3 {
@@ -318,8 +254,7 @@ mod tests {
                     m = 0.9 * m + 0.1 * g;
                     v = 0.95 * v + 0.05 * g * g;
                     let t = step as i32 + 1;
-                    w -= 1e-2 * (m / (1.0 - 0.9_f64.powi(t)))
-                        / ((v / (1.0 - 0.95_f64.powi(t))).sqrt() + 1e-8);
+                    w -= 1e-2 * (m / (1.0 - 0.9_f64.powi(t))) / ((v / (1.0 - 0.95_f64.powi(t))).sqrt() + 1e-8);
                 }
                 assert!((f64::from(model.slice(i)[j]) - w).abs() < 2e-6, "{i} {j}");
             }
@@ -339,32 +274,10 @@ mod tests {
         };
         let model = Model::init(sizes, 3).unwrap();
         let moments = Moments::zeros(&model).unwrap();
-        let gradients: Vec<Vec<f32>> = model
-            .tensors()
-            .iter()
-            .map(|t| vec![2.0; t.elem_count()])
-            .collect();
-        let (_, next) = adamw(
-            &OptimConfig::default(),
-            &model,
-            &moments,
-            &gradients,
-            10.0,
-            1e-2,
-            0,
-        )
-        .unwrap();
+        let gradients: Vec<Vec<f32>> = model.tensors().iter().map(|t| vec![2.0; t.elem_count()]).collect();
+        let (_, next) = adamw(&OptimConfig::default(), &model, &moments, &gradients, 10.0, 1e-2, 0).unwrap();
         assert!((view(&next.m[0]).unwrap()[0] - 0.02).abs() < 1e-6);
-        let (_, next) = adamw(
-            &OptimConfig::default(),
-            &model,
-            &moments,
-            &gradients,
-            0.5,
-            1e-2,
-            0,
-        )
-        .unwrap();
+        let (_, next) = adamw(&OptimConfig::default(), &model, &moments, &gradients, 0.5, 1e-2, 0).unwrap();
         assert!((view(&next.m[0]).unwrap()[0] - 0.2).abs() < 1e-6);
     }
 
@@ -377,21 +290,12 @@ mod tests {
             final_lr_share: 0.1,
             decay_share: 0.2,
         };
-        for schedule in [
-            Schedule::Cosine,
-            Schedule::Wsd,
-            Schedule::Linear,
-            Schedule::Constant,
-        ] {
+        for schedule in [Schedule::Cosine, Schedule::Wsd, Schedule::Linear, Schedule::Constant] {
             let s = of(schedule);
             assert!((s.lr_at(0, 100) - 0.1).abs() < 1e-12 && (s.lr_at(9, 100) - 1.0).abs() < 1e-12);
             assert!((s.lr_at(10, 100) - 1.0).abs() < 1e-12);
             assert!((1..90).all(|i| s.lr_at(9 + i, 100) >= s.lr_at(10 + i, 100)));
-            let end = if schedule == Schedule::Constant {
-                1.0
-            } else {
-                0.1
-            };
+            let end = if schedule == Schedule::Constant { 1.0 } else { 0.1 };
             assert!((s.lr_at(100, 100) - end).abs() < 1e-12, "{schedule:?}");
         }
         assert_eq!(of(Schedule::Wsd).lr_at(80, 100), 1.0);
@@ -402,27 +306,10 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_are_refused_by_name() {
-        let bad = OptimConfig {
-            beta2: 1.0,
-            ..OptimConfig::default()
-        };
-        assert!(matches!(
-            bad.check(),
-            Err(Error::Config { field: "beta2", .. })
-        ));
-        let bad = ScheduleConfig {
-            warmup_share: 1.5,
-            ..ScheduleConfig::default()
-        };
-        assert!(matches!(
-            bad.check(),
-            Err(Error::Config {
-                field: "warmup_share",
-                ..
-            })
-        ));
-        assert!(
-            OptimConfig::default().check().is_ok() && ScheduleConfig::default().check().is_ok()
-        );
+        let bad = OptimConfig { beta2: 1.0, ..OptimConfig::default() };
+        assert!(matches!(bad.check(), Err(Error::Config { field: "beta2", .. })));
+        let bad = ScheduleConfig { warmup_share: 1.5, ..ScheduleConfig::default() };
+        assert!(matches!(bad.check(), Err(Error::Config { field: "warmup_share", .. })));
+        assert!(OptimConfig::default().check().is_ok() && ScheduleConfig::default().check().is_ok());
     }
 }

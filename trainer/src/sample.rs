@@ -7,6 +7,7 @@
 //! token `i` with probability `p_i`, and `-ln E_i` is a Gumbel (Maddison et al. 2014, "A* sampling"). Most tokens lose by
 //! a bound that needs neither a logarithm nor an exponential.
 
+use crate::ops::simd::{LANES, max, max_lanes, multiversion, sum_lanes};
 use crate::rng::Key;
 use crate::{Error, Result};
 use schemars::JsonSchema;
@@ -56,32 +57,52 @@ impl SampleConfig {
 /// nothing is left to draw.
 pub fn draw(logits: &[f32], cfg: &SampleConfig, banned: &[u32], key: Key) -> Option<u32> {
     let allowed = |id: usize| !banned.contains(&(id as u32));
-    let mut best: Option<usize> = None;
-    for (id, &logit) in logits.iter().enumerate() {
-        let better = best.is_none_or(|b| logit > logits[b]);
-        if !logit.is_finite() && allowed(id) {
-            return None;
-        }
-        if better && allowed(id) {
-            best = Some(id);
-        }
-    }
-    let best = best?;
+    let best = likeliest(logits, allowed)?;
     if cfg.greedy {
         return Some(best as u32);
     }
-    let peak = f64::from(logits[best]);
-    let exponent = |id: usize| (f64::from(logits[id]) - peak) / cfg.temperature;
-    let everyone = (0..logits.len()).filter(|&id| allowed(id));
-    let whole = (cfg.top_k == 0 || cfg.top_k >= logits.len()) && cfg.top_p >= 1.0;
-    let winner = if whole {
-        race(best, everyone, exponent, key)
+    let odds = Odds { logits, peak: f64::from(logits[best]), temperature: cfg.temperature, key };
+    let all = (cfg.top_k == 0 || cfg.top_k >= logits.len()) && cfg.top_p >= 1.0;
+    let winner = if all {
+        race(odds, best, banned)
     } else {
-        let mut likeliest: Vec<usize> = everyone.collect();
-        nucleus(&mut likeliest, cfg, exponent);
-        race(best, likeliest.into_iter(), exponent, key)
+        let mut ids: Vec<usize> = (0..logits.len()).filter(|&id| allowed(id)).collect();
+        nucleus(&mut ids, cfg, |id| -odds.distance(id));
+        ids.into_iter().min_by(|&a, &b| odds.time(a).total_cmp(&odds.time(b)))?
     };
     Some(winner as u32)
+}
+
+/// The lowest id among those of the highest allowed logit.
+fn likeliest(logits: &[f32], allowed: impl Fn(usize) -> bool) -> Option<usize> {
+    let (top, finite) = top(logits);
+    if finite && let Some(best) = logits.iter().position(|&l| l == top).filter(|&id| allowed(id)) {
+        return Some(best);
+    }
+    let mut best: Option<usize> = None;
+    for id in (0..logits.len()).filter(|&id| allowed(id)) {
+        if !logits[id].is_finite() {
+            return None;
+        }
+        if best.is_none_or(|b| logits[id] > logits[b]) {
+            best = Some(id);
+        }
+    }
+    best
+}
+
+multiversion! {
+    /// The highest logit, and whether all are finite.
+    fn top(logits: &[f32]) -> (f32, bool) {
+        let (mut tops, mut zeros) = ([f32::NEG_INFINITY; LANES], [0.0_f32; LANES]);
+        for chunk in logits.chunks(LANES) {
+            for (i, x) in chunk.iter().enumerate() {
+                tops[i] = max(tops[i], *x);
+                zeros[i] += *x * 0.0; // NaN if `x` is not finite
+            }
+        }
+        (max_lanes(tops), sum_lanes(zeros) == 0.0)
+    }
 }
 
 /// Keeps the `top_k` ids of highest `exponent` (lowest id among equals), then of those the fewest whose probabilities
@@ -105,43 +126,72 @@ fn nucleus(ids: &mut Vec<usize>, cfg: &SampleConfig, exponent: impl Fn(usize) ->
     ids.sort_unstable();
 }
 
-/// The runner with the smallest `E / p`, where `ln p` is `exponent` (at most 0). `favourite`, the likeliest, runs first: a
-/// good early time spares most others.
-fn race(favourite: usize, runners: impl Iterator<Item = usize>, exponent: impl Fn(usize) -> f64, key: Key) -> usize {
-    let time = |id: usize, u: f64| -u.ln() * (-exponent(id)).exp();
-    let mut noise = Noise { key, at: u64::MAX, block: [0; 4] };
-    let mut best = (time(favourite, noise.uniform(favourite)), favourite);
-    for id in runners.filter(|&id| id != favourite) {
-        let u = noise.uniform(id);
-        // E >= 1 - u, and 1 / p >= 2^n for n = floor(-log2 p).
-        let n = (-exponent(id) * std::f64::consts::LOG2_E).min(1000.0) as u64;
-        if (1.0 - u) * f64::from_bits((1023 + n) << 52) >= best.0 {
-            continue;
-        }
-        let time = time(id, u);
-        if time < best.0 {
-            best = (time, id);
-        }
-    }
-    best.1
-}
-
-/// Uniform numbers in the open interval (0, 1), 52 bits, two per block of the generator.
-struct Noise {
+/// Tokens as runners: the first to arrive is a draw from the softmax.
+#[derive(Clone, Copy)]
+struct Odds<'l> {
+    logits: &'l [f32],
+    peak: f64,
+    temperature: f64,
     key: Key,
-    at: u64,
-    block: [u32; 4],
 }
 
-impl Noise {
-    fn uniform(&mut self, id: usize) -> f64 {
-        let (at, half) = (id as u64 / 2, id % 2 * 2);
-        if at != self.at {
-            (self.at, self.block) = (at, self.key.block(at));
-        }
-        let bits = u64::from(self.block[half]) | u64::from(self.block[half + 1]) << 32;
-        ((bits >> 12) as f64 + 0.5) * (1.0 / (1_u64 << 52) as f64)
+impl Odds<'_> {
+    /// How far `id` is below the likeliest, in nats of the tempered distribution.
+    #[inline(always)]
+    fn distance(&self, id: usize) -> f64 {
+        (self.peak - f64::from(self.logits[id])) / self.temperature
     }
+
+    /// `E / p` of `id`, with `p` relative to the likeliest. Noise as in [`race`].
+    fn time(&self, id: usize) -> f64 {
+        let (chunk, i) = ((id / LANES) as u64, id % LANES);
+        let block = self.key.block(chunk * LANES as u64 / 2 + (i % (LANES / 2)) as u64);
+        let word = i / (LANES / 2) * 2;
+        -unit(block[word], block[word + 1]).ln() * self.distance(id).exp()
+    }
+}
+
+multiversion! {
+    /// The runner with the smallest time among all that are not `banned`. `favourite`, the likeliest, runs first: a good
+    /// early time spares most others the logarithm and the exponential.
+    fn race(odds: Odds<'_>, favourite: usize, banned: &[u32]) -> usize {
+        const HALF: usize = LANES / 2;
+        let mut best = (odds.time(favourite), favourite);
+        for (chunk, logits) in odds.logits.chunks(LANES).enumerate() {
+            let [a, b, c, d] = odds.key.blocks::<HALF>((chunk * HALF) as u64);
+            let (mut u, mut least) = ([0.0_f64; LANES], [f64::INFINITY; LANES]);
+            for i in 0..HALF {
+                (u[i], u[HALF + i]) = (unit(a[i], b[i]), unit(c[i], d[i]));
+            }
+            for (i, logit) in logits.iter().enumerate() {
+                // E >= 1 - u, and 1 / p = e^x is at least the first terms of its series.
+                let x = (odds.peak - f64::from(*logit)) / odds.temperature;
+                let series = 1.0 + x * (1.0 + x * (1.0 / 2.0 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x * (1.0 / 120.0)))));
+                least[i] = (1.0 - u[i]) * series;
+            }
+            if least.iter().all(|&least| least >= best.0) {
+                continue;
+            }
+            for i in 0..logits.len() {
+                if least[i] >= best.0 {
+                    continue;
+                }
+                let id = chunk * LANES + i;
+                let time = -u[i].ln() * odds.distance(id).exp();
+                if time < best.0 && !banned.contains(&(id as u32)) {
+                    best = (time, id);
+                }
+            }
+        }
+        best.1
+    }
+}
+
+/// Uniform in the open interval (0, 1): 52 bits, in the middle of their step.
+#[inline(always)]
+fn unit(low: u32, high: u32) -> f64 {
+    let bits = (u64::from(low) | u64::from(high) << 32) >> 12;
+    f64::from_bits(bits | 1023 << 52) - 1.0 + f64::EPSILON / 2.0
 }
 
 #[cfg(test)]
@@ -205,11 +255,15 @@ mod tests {
         let logits: Vec<f32> = (0..500).map(|i| ((i * 37) % 101) as f32 * 0.07).collect();
         for i in 0..300 {
             let key = Key::new(4).fold(i);
-            let mut noise = Noise { key, at: u64::MAX, block: [0; 4] };
-            let times: Vec<f64> =
-                logits.iter().enumerate().map(|(id, &l)| -noise.uniform(id).ln() * (-f64::from(l)).exp()).collect();
-            let slow = (0..500).min_by(|&a, &b| times[a].total_cmp(&times[b])).unwrap();
-            assert_eq!(draw(&logits, &SampleConfig::default(), &[], key), Some(slow as u32));
+            let odds = Odds { logits: &logits, peak: 8.0, temperature: 1.0, key };
+            let slow = |banned: &[u32]| {
+                let ids = (0..500).filter(|&id| !banned.contains(&(id as u32)));
+                ids.min_by(|&a, &b| odds.time(a).total_cmp(&odds.time(b))).map(|id| id as u32)
+            };
+            let first = slow(&[]);
+            assert_eq!(draw(&logits, &SampleConfig::default(), &[], key), first);
+            let banned = [first.unwrap(), 3];
+            assert_eq!(draw(&logits, &SampleConfig::default(), &banned, key), slow(&banned));
         }
     }
 

@@ -77,11 +77,7 @@ impl<'a> Ctx<'a> {
 /// Attention sizes of a model.
 pub(crate) fn heads(model: &Model) -> Heads {
     let config = model.config();
-    Heads {
-        n_head: config.n_head,
-        n_kv_head: config.n_kv_head,
-        d: config.head_dim(),
-    }
+    Heads { n_head: config.n_head, n_kv_head: config.n_kv_head, d: config.head_dim() }
 }
 
 /// What one block hands to the next.
@@ -130,13 +126,7 @@ pub struct Gradients(pub Vec<Vec<f32>>);
 impl Gradients {
     /// All zero.
     pub fn zeros(model: &Model) -> Self {
-        Self(
-            model
-                .tensors()
-                .iter()
-                .map(|t| vec![0.0; t.elem_count()])
-                .collect(),
-        )
+        Self(model.tensors().iter().map(|t| vec![0.0; t.elem_count()]).collect())
     }
 }
 
@@ -146,13 +136,7 @@ pub trait Block: Send + Sync {
     fn forward(&self, ctx: &Ctx, carry: Carry) -> Result<(Carry, Vec<Tensor>)>;
 
     /// The slope of the carry that came in; parameter gradients are added to `gradients`.
-    fn backward(
-        &self,
-        ctx: &Ctx,
-        kept: Vec<Tensor>,
-        slope: Slope,
-        gradients: &mut Gradients,
-    ) -> Result<Slope>;
+    fn backward(&self, ctx: &Ctx, kept: Vec<Tensor>, slope: Slope, gradients: &mut Gradients) -> Result<Slope>;
 
     /// Whether running forward again is cheaper to hold than what it keeps.
     fn worth_recomputing(&self) -> bool;
@@ -161,11 +145,7 @@ pub trait Block: Send + Sync {
 /// The blocks of a model in order.
 pub fn blocks(model: &Model) -> Vec<Box<dyn Block>> {
     let mut list: Vec<Box<dyn Block>> = vec![Box::new(Embedding)];
-    list.extend((0..model.config().n_layer).map(|l| {
-        Box::new(Layer {
-            at: model.layer_at(l),
-        }) as Box<dyn Block>
-    }));
+    list.extend((0..model.config().n_layer).map(|l| Box::new(Layer { at: model.layer_at(l) }) as Box<dyn Block>));
     list.push(Box::new(Head));
     list
 }
@@ -183,8 +163,7 @@ pub fn forward(ctx: &Ctx) -> Result<(TokenStats, Vec<Saved>)> {
     let mut carry = Carry::Start;
     let mut saved = Vec::new();
     for block in blocks(ctx.model) {
-        let again =
-            (ctx.recompute && block.worth_recomputing()).then(|| Saved::Input(carry.clone()));
+        let again = (ctx.recompute && block.worth_recomputing()).then(|| Saved::Input(carry.clone()));
         let (next, kept) = block.forward(ctx, carry)?;
         saved.push(again.unwrap_or(Saved::Kept(kept)));
         carry = next;
@@ -196,18 +175,12 @@ pub fn forward(ctx: &Ctx) -> Result<(TokenStats, Vec<Saved>)> {
 pub fn backward(ctx: &Ctx, mut saved: Vec<Saved>, grad: TokenGrad) -> Result<Gradients> {
     let n = ctx.batch.len();
     if grad.d_logprob.len() != n || grad.d_entropy.as_ref().is_some_and(|d| d.len() != n) {
-        return Err(Error::Loss(format!(
-            "gradients of {} tokens, expected {n}",
-            grad.d_logprob.len()
-        )));
+        return Err(Error::Loss(format!("gradients of {} tokens, expected {n}", grad.d_logprob.len())));
     }
     let mut gradients = Gradients::zeros(ctx.model);
     let mut slope = Slope::Stats(grad);
     for block in blocks(ctx.model).iter().rev() {
-        let kept = match saved
-            .pop()
-            .ok_or_else(|| Error::Loss("backward without forward".into()))?
-        {
+        let kept = match saved.pop().ok_or_else(|| Error::Loss("backward without forward".into()))? {
             Saved::Kept(kept) => kept,
             Saved::Input(carry) => block.forward(ctx, carry)?.1,
         };
@@ -261,23 +234,13 @@ mod tests {
     fn model(config: &ModelConfig) -> Model {
         let key = Key::new(5);
         let fill = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
-            let (center, spread) = if shape.len() == 1 {
-                (1.0, 0.3)
-            } else {
-                (0.0, 0.3)
-            };
+            let (center, spread) = if shape.len() == 1 { (1.0, 0.3) } else { (0.0, 0.3) };
             let n: usize = shape.iter().product();
-            let data: Vec<f32> = (0..n as u64)
-                .map(|j| (center + spread * key.fold(i as u64).normal(j)) as f32)
-                .collect();
+            let data: Vec<f32> =
+                (0..n as u64).map(|j| (center + spread * key.fold(i as u64).normal(j)) as f32).collect();
             (name, Tensor::from_vec(data, shape, &Device::Cpu).unwrap())
         };
-        let tensors: BTreeMap<_, _> = config
-            .parameters()
-            .into_iter()
-            .enumerate()
-            .map(fill)
-            .collect();
+        let tensors: BTreeMap<_, _> = config.parameters().into_iter().enumerate().map(fill).collect();
         Model::from_tensors(config.clone(), tensors).unwrap()
     }
 
@@ -285,13 +248,7 @@ mod tests {
     fn batch(vocab_size: u32) -> Batch {
         let (t, key) = (70, Key::new(9));
         let id = |i: usize| key.below(i as u64, u64::from(vocab_size)) as u32;
-        let mut batch = Batch::from_rows(
-            2,
-            t,
-            (0..2 * t).map(id).collect(),
-            (1..2 * t + 1).map(id).collect(),
-        )
-        .unwrap();
+        let mut batch = Batch::from_rows(2, t, (0..2 * t).map(id).collect(), (1..2 * t + 1).map(id).collect()).unwrap();
         for i in 0..t {
             let start = if i < 3 {
                 0
@@ -311,23 +268,12 @@ mod tests {
 
     fn grad(batch: &Batch) -> TokenGrad {
         let key = Key::new(11);
-        let column = |s: u64| {
-            (0..batch.len() as u64)
-                .map(|i| key.fold(s).normal(i) as f32)
-                .collect()
-        };
-        TokenGrad {
-            d_logprob: column(1),
-            d_entropy: Some(column(2)),
-        }
+        let column = |s: u64| (0..batch.len() as u64).map(|i| key.fold(s).normal(i) as f32).collect();
+        TokenGrad { d_logprob: column(1), d_entropy: Some(column(2)) }
     }
 
     fn run(model: &Model, batch: &Batch, ops: Ops, recompute: bool) -> (TokenStats, Vec<Vec<f32>>) {
-        let ctx = Ctx {
-            ops,
-            recompute,
-            ..Ctx::new(model, batch).unwrap()
-        };
+        let ctx = Ctx { ops, recompute, ..Ctx::new(model, batch).unwrap() };
         let (stats, saved) = forward(&ctx).unwrap();
         (stats, backward(&ctx, saved, grad(batch)).unwrap().0)
     }
@@ -361,10 +307,7 @@ mod tests {
         let (model, batch) = (model(&config(true)), batch(37));
         let reference = run(&model, &batch, Ops::Fused, false);
         for (threads, recompute) in [(1, false), (1, true), (2, false), (2, true), (5, false)] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             assert!(
                 pool.install(|| run(&model.clone(), &batch, Ops::Fused, recompute)) == reference,
                 "{threads} {recompute}"
@@ -378,10 +321,7 @@ mod tests {
         let before = batch(37);
         let mut after = before.clone();
         after.ids[40] = (before.ids[40] + 1) % 37;
-        let (a, b) = (
-            score(&model, &before).unwrap(),
-            score(&model, &after).unwrap(),
-        );
+        let (a, b) = (score(&model, &before).unwrap(), score(&model, &after).unwrap());
         assert_eq!(a.logprob[..40], b.logprob[..40]);
         assert_ne!(a.logprob[41], b.logprob[41]);
         assert_eq!(a.logprob[70..], b.logprob[70..]);
@@ -394,10 +334,7 @@ mod tests {
         let all = score(&model, &packed).unwrap();
         for doc in packed.documents(1) {
             let range = 70 + doc.start..70 + doc.end;
-            let (ids, targets) = (
-                packed.ids[range.clone()].to_vec(),
-                packed.targets[range.clone()].to_vec(),
-            );
+            let (ids, targets) = (packed.ids[range.clone()].to_vec(), packed.targets[range.clone()].to_vec());
             let mut alone = Batch::from_rows(1, doc.len(), ids, targets).unwrap();
             alone.loss_mask = packed.loss_mask[range.clone()].to_vec();
             let stats = score(&model, &alone).unwrap();
@@ -421,47 +358,21 @@ mod tests {
             );
         };
         let (mut whole, mut single) = (KvCache::new(), KvCache::new());
-        let logits = extend(
-            &model,
-            &mut [Extend {
-                tokens: &batch.ids[..66],
-                cache: &mut whole,
-            }],
-        )
-        .unwrap();
+        let logits = extend(&model, &mut [Extend { tokens: &batch.ids[..66], cache: &mut whole }]).unwrap();
         check(&logits, 65);
         let mut fork = whole.clone();
         for at in 0..70 {
             // Alone up to 66, then beside a fork that goes another way and the prefilled original.
             if at < 66 {
-                check(
-                    &extend(
-                        &model,
-                        &mut [Extend {
-                            tokens: &batch.ids[at..=at],
-                            cache: &mut single,
-                        }],
-                    )
-                    .unwrap(),
-                    at,
-                );
+                check(&extend(&model, &mut [Extend { tokens: &batch.ids[at..=at], cache: &mut single }]).unwrap(), at);
                 continue;
             }
             let logits = extend(
                 &model,
                 &mut [
-                    Extend {
-                        tokens: &[1, 2],
-                        cache: &mut fork,
-                    },
-                    Extend {
-                        tokens: &batch.ids[at..=at],
-                        cache: &mut single,
-                    },
-                    Extend {
-                        tokens: &batch.ids[at..=at],
-                        cache: &mut whole,
-                    },
+                    Extend { tokens: &[1, 2], cache: &mut fork },
+                    Extend { tokens: &batch.ids[at..=at], cache: &mut single },
+                    Extend { tokens: &batch.ids[at..=at], cache: &mut whole },
                 ],
             );
             let logits = logits.unwrap();
@@ -475,26 +386,8 @@ mod tests {
     fn an_empty_extension_and_an_unknown_id_are_refused() {
         let model = model(&config(true));
         let mut cache = KvCache::new();
-        assert!(
-            extend(
-                &model,
-                &mut [Extend {
-                    tokens: &[],
-                    cache: &mut cache
-                }]
-            )
-            .is_err()
-        );
-        assert!(
-            extend(
-                &model,
-                &mut [Extend {
-                    tokens: &[37],
-                    cache: &mut cache
-                }]
-            )
-            .is_err()
-        );
+        assert!(extend(&model, &mut [Extend { tokens: &[], cache: &mut cache }]).is_err());
+        assert!(extend(&model, &mut [Extend { tokens: &[37], cache: &mut cache }]).is_err());
         assert!(extend(&model, &mut []).unwrap().is_empty());
         assert!(cache.is_empty());
     }

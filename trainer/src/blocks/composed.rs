@@ -12,9 +12,7 @@ type CandleResult<T> = candle_core::Result<T>;
 /// `[b, t, c]` from the table.
 pub(crate) fn embedding(ctx: &Ctx, table: &Tensor) -> CandleResult<Tensor> {
     let ids = Tensor::from_slice(&ctx.batch.ids, ctx.batch.len(), &Device::Cpu)?;
-    table
-        .index_select(&ids, 0)?
-        .reshape((ctx.batch.b, ctx.batch.t, ()))
+    table.index_select(&ids, 0)?.reshape((ctx.batch.b, ctx.batch.t, ()))
 }
 
 /// `x / sqrt(mean(x^2) + eps) * w`.
@@ -45,9 +43,7 @@ pub(crate) fn layer(ctx: &Ctx, x: &Tensor, w: &[Tensor]) -> CandleResult<Tensor>
 
 /// `[b, t, n * d]` to `[b, n, t, d]`.
 fn split_heads(ctx: &Ctx, x: &Tensor, n: usize) -> CandleResult<Tensor> {
-    x.reshape((ctx.batch.b, ctx.batch.t, n, ctx.heads.d))?
-        .transpose(1, 2)?
-        .contiguous()
+    x.reshape((ctx.batch.b, ctx.batch.t, n, ctx.heads.d))?.transpose(1, 2)?.contiguous()
 }
 
 /// `x * cos + rotate_half(x) * sin` over `[b, n, t, d]`.
@@ -55,44 +51,30 @@ fn rotate(ctx: &Ctx, x: &Tensor) -> CandleResult<Tensor> {
     let (b, t, half) = (ctx.batch.b, ctx.batch.t, ctx.heads.d / 2);
     let rows = || (0..b * t).map(|row| ctx.angles.row(row));
     let table = |numbers: Vec<f32>| {
-        let table =
-            Tensor::from_vec(numbers, (b, 1, t, half), &Device::Cpu)?.to_dtype(x.dtype())?;
+        let table = Tensor::from_vec(numbers, (b, 1, t, half), &Device::Cpu)?.to_dtype(x.dtype())?;
         Tensor::cat(&[&table, &table], 3)
     };
     let cos = table(rows().flat_map(|(cos, _)| cos.to_vec()).collect())?;
     let sin = table(rows().flat_map(|(_, sin)| sin.to_vec()).collect())?;
-    let turned = Tensor::cat(
-        &[&x.narrow(3, half, half)?.neg()?, &x.narrow(3, 0, half)?],
-        3,
-    )?;
+    let turned = Tensor::cat(&[&x.narrow(3, half, half)?.neg()?, &x.narrow(3, 0, half)?], 3)?;
     x.broadcast_mul(&cos)? + turned.broadcast_mul(&sin)?
 }
 
 /// Softmax attention with the full mask, `[b, t, n_head * d]`.
 fn attention(ctx: &Ctx, q: &Tensor, k: &Tensor, v: &Tensor) -> CandleResult<Tensor> {
     let (b, t, heads) = (ctx.batch.b, ctx.batch.t, ctx.heads);
-    let repeat = |x: &Tensor| {
-        x.unsqueeze(2)?
-            .repeat((1, 1, heads.group(), 1, 1))?
-            .reshape((b, heads.n_head, t, heads.d))
-    };
+    let repeat =
+        |x: &Tensor| x.unsqueeze(2)?.repeat((1, 1, heads.group(), 1, 1))?.reshape((b, heads.n_head, t, heads.d));
     let scores = (q.matmul(&repeat(k)?.transpose(2, 3)?.contiguous()?)? / (heads.d as f64).sqrt())?;
     let hidden = |at: usize| {
         let (row, i, j) = (at / (t * t), at / t % t, at % t);
         j > i || j < ctx.batch.doc_starts[row * t + i] as usize
     };
-    let mask: Vec<f32> = (0..b * t * t)
-        .map(|at| if hidden(at) { -1e9 } else { 0.0 })
-        .collect();
-    let scores = scores
-        .broadcast_add(&Tensor::from_vec(mask, (b, 1, t, t), &Device::Cpu)?.to_dtype(q.dtype())?)?;
-    let e = scores
-        .broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?
-        .exp()?;
+    let mask: Vec<f32> = (0..b * t * t).map(|at| if hidden(at) { -1e9 } else { 0.0 }).collect();
+    let scores = scores.broadcast_add(&Tensor::from_vec(mask, (b, 1, t, t), &Device::Cpu)?.to_dtype(q.dtype())?)?;
+    let e = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let p = e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?;
-    p.matmul(&repeat(v)?.contiguous()?)?
-        .transpose(1, 2)?
-        .reshape((b, t, heads.q_dim()))
+    p.matmul(&repeat(v)?.contiguous()?)?.transpose(1, 2)?.reshape((b, t, heads.q_dim()))
 }
 
 /// Log-prob, entropy and log-sum-exp, `[b * t]` each, unmasked; `w` is the final norm and the output projection.
@@ -105,11 +87,7 @@ pub(crate) fn head(ctx: &Ctx, x: &Tensor, w: &[Tensor]) -> CandleResult<[Tensor;
     let log_p = logits.broadcast_sub(&logsumexp)?;
     let targets = Tensor::from_slice(&ctx.batch.targets, (n, 1), &Device::Cpu)?;
     let entropy = (log_p.exp()? * &log_p)?.sum(1)?.neg()?;
-    Ok([
-        log_p.gather(&targets, 1)?.squeeze(1)?,
-        entropy,
-        logsumexp.squeeze(1)?,
-    ])
+    Ok([log_p.gather(&targets, 1)?.squeeze(1)?, entropy, logsumexp.squeeze(1)?])
 }
 
 /// Autograd through `scalar(input, weights)`: adds the gradients of the weights at canonical indices `at` and returns the
@@ -121,10 +99,7 @@ pub(crate) fn backward(
     gradients: &mut Gradients,
     scalar: impl FnOnce(&Tensor, &[Tensor]) -> CandleResult<Tensor>,
 ) -> Result<Option<Tensor>> {
-    let vars = at
-        .iter()
-        .map(|&i| Var::from_tensor(&ctx.model.tensors()[i]))
-        .collect::<CandleResult<Vec<_>>>()?;
+    let vars = at.iter().map(|&i| Var::from_tensor(&ctx.model.tensors()[i])).collect::<CandleResult<Vec<_>>>()?;
     let weights: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let placeholder = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
     let input_var = Var::from_tensor(input.unwrap_or(&placeholder))?;
@@ -134,11 +109,6 @@ pub(crate) fn backward(
             super::add_to(&mut gradients.0[i], &grad.flatten_all()?.to_vec1::<f32>()?);
         }
     }
-    let grad = input.map(|x| {
-        store
-            .get(&input_var)
-            .cloned()
-            .map_or_else(|| x.zeros_like(), |g| g.contiguous())
-    });
+    let grad = input.map(|x| store.get(&input_var).cloned().map_or_else(|| x.zeros_like(), |g| g.contiguous()));
     Ok(grad.transpose()?)
 }

@@ -15,35 +15,21 @@ impl Block for Embedding {
     fn forward(&self, ctx: &Ctx, _: Carry) -> Result<(Carry, Vec<Tensor>)> {
         let (batch, c) = (ctx.batch, ctx.model.config().n_embd);
         if ctx.ops == Ops::Composed {
-            return Ok((
-                Carry::Hidden(composed::embedding(ctx, &ctx.model.tensors()[0])?),
-                Vec::new(),
-            ));
+            return Ok((Carry::Hidden(composed::embedding(ctx, &ctx.model.tensors()[0])?), Vec::new()));
         }
         let mut x = vec![0.0; batch.len() * c];
         embedding::forward(&ctx.model.slice(0), &batch.ids, c, &mut x);
         Ok((Carry::Hidden(tensor(x, [batch.b, batch.t, c])?), Vec::new()))
     }
 
-    fn backward(
-        &self,
-        ctx: &Ctx,
-        _: Vec<Tensor>,
-        slope: Slope,
-        gradients: &mut Gradients,
-    ) -> Result<Slope> {
+    fn backward(&self, ctx: &Ctx, _: Vec<Tensor>, slope: Slope, gradients: &mut Gradients) -> Result<Slope> {
         let slope = slope.hidden();
         if ctx.ops == Ops::Composed {
             composed::backward(ctx, None, &[0], gradients, |_, w| {
                 (composed::embedding(ctx, &w[0])? * &slope)?.sum_all()
             })?;
         } else {
-            embedding::backward(
-                &view(&slope)?,
-                &ctx.batch.ids,
-                ctx.model.config().n_embd,
-                &mut gradients.0[0],
-            );
+            embedding::backward(&view(&slope)?, &ctx.batch.ids, ctx.model.config().n_embd, &mut gradients.0[0]);
         }
         Ok(Slope::End)
     }

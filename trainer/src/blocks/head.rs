@@ -24,9 +24,7 @@ impl Block for Head {
         if ctx.ops == Ops::Composed {
             return composed_forward(ctx, input);
         }
-        let active: Vec<usize> = (0..ctx.batch.len())
-            .filter(|&at| ctx.batch.loss_mask[at] != 0.0)
-            .collect();
+        let active: Vec<usize> = (0..ctx.batch.len()).filter(|&at| ctx.batch.loss_mask[at] != 0.0).collect();
         let rows = row_stats(ctx, &view(&input)?, &active);
         let n = ctx.batch.len();
         let mut columns = [vec![0.0; n], vec![0.0; n], vec![0.0; n], vec![0.0; n]];
@@ -36,32 +34,12 @@ impl Block for Head {
             }
         }
         let [logprob, entropy, logsumexp, inverse] = columns;
-        let kept = vec![
-            input,
-            tensor(entropy.clone(), [n])?,
-            tensor(logsumexp.clone(), [n])?,
-            tensor(inverse, [n])?,
-        ];
-        Ok((
-            Carry::Stats(TokenStats {
-                logprob,
-                entropy,
-                logsumexp,
-            }),
-            kept,
-        ))
+        let kept = vec![input, tensor(entropy.clone(), [n])?, tensor(logsumexp.clone(), [n])?, tensor(inverse, [n])?];
+        Ok((Carry::Stats(TokenStats { logprob, entropy, logsumexp }), kept))
     }
 
-    fn backward(
-        &self,
-        ctx: &Ctx,
-        kept: Vec<Tensor>,
-        slope: Slope,
-        gradients: &mut Gradients,
-    ) -> Result<Slope> {
-        let Slope::Stats(mut grad) = slope else {
-            unreachable!("the tape starts backward at the head")
-        };
+    fn backward(&self, ctx: &Ctx, kept: Vec<Tensor>, slope: Slope, gradients: &mut Gradients) -> Result<Slope> {
+        let Slope::Stats(mut grad) = slope else { unreachable!("the tape starts backward at the head") };
         for (at, mask) in ctx.batch.loss_mask.iter().enumerate() {
             if *mask == 0.0 {
                 grad.d_logprob[at] = 0.0;
@@ -75,9 +53,7 @@ impl Block for Head {
         }
         let mut dx = vec![0.0; ctx.batch.len() * config.n_embd];
         let active: Vec<usize> = (0..ctx.batch.len())
-            .filter(|&at| {
-                grad.d_logprob[at] != 0.0 || grad.d_entropy.as_ref().is_some_and(|d| d[at] != 0.0)
-            })
+            .filter(|&at| grad.d_logprob[at] != 0.0 || grad.d_entropy.as_ref().is_some_and(|d| d[at] != 0.0))
             .collect();
         let views = kept.iter().map(view).collect::<Result<Vec<_>>>()?;
         // Logits held at once: 2^20, so that the output's gradient is added to once per many rows.
@@ -102,31 +78,20 @@ fn row_stats(ctx: &Ctx, x: &[f32], active: &[usize]) -> Vec<[f32; 4]> {
     let gain = ctx.model.slice(ctx.model.norm_at());
     let gain: &[f32] = &gain;
     let mut stats = vec![[0.0; 4]; active.len()];
-    stats
-        .par_chunks_mut(ROWS)
-        .zip(active.par_chunks(ROWS))
-        .for_each_init(
-            || {
-                (
-                    vec![0.0; ROWS * c],
-                    vec![0.0; ROWS * c],
-                    vec![0.0; ROWS * v],
-                )
-            },
-            |(hidden, normed, logits), (stats, rows)| {
-                let (hidden, normed) =
-                    (&mut hidden[..rows.len() * c], &mut normed[..rows.len() * c]);
-                gather(x, rows, c, hidden);
-                let mut inverse = [0.0; ROWS];
-                rms_norm::forward(hidden, gain, config.norm_eps, normed, &mut inverse);
-                linear_rows(normed, weight, &mut logits[..rows.len() * v], false);
-                for (i, (logits, stats)) in logits.chunks_exact(v).zip(stats).enumerate() {
-                    let [logprob, entropy, logsumexp] =
-                        cross_entropy::row_stats(logits, ctx.batch.targets[rows[i]]);
-                    *stats = [logprob, entropy, logsumexp, inverse[i]];
-                }
-            },
-        );
+    stats.par_chunks_mut(ROWS).zip(active.par_chunks(ROWS)).for_each_init(
+        || (vec![0.0; ROWS * c], vec![0.0; ROWS * c], vec![0.0; ROWS * v]),
+        |(hidden, normed, logits), (stats, rows)| {
+            let (hidden, normed) = (&mut hidden[..rows.len() * c], &mut normed[..rows.len() * c]);
+            gather(x, rows, c, hidden);
+            let mut inverse = [0.0; ROWS];
+            rms_norm::forward(hidden, gain, config.norm_eps, normed, &mut inverse);
+            linear_rows(normed, weight, &mut logits[..rows.len() * v], false);
+            for (i, (logits, stats)) in logits.chunks_exact(v).zip(stats).enumerate() {
+                let [logprob, entropy, logsumexp] = cross_entropy::row_stats(logits, ctx.batch.targets[rows[i]]);
+                *stats = [logprob, entropy, logsumexp, inverse[i]];
+            }
+        },
+    );
     stats
 }
 
@@ -146,23 +111,17 @@ fn back(
     let [x, entropy, logsumexp, inverse] = kept;
     let gain = model.slice(model.norm_at());
     let gain: &[f32] = &gain;
-    let (weight, weight_back) = (
-        model.packed(model.output_at()),
-        model.packed_backward(model.output_at()),
-    );
+    let (weight, weight_back) = (model.packed(model.output_at()), model.packed_backward(model.output_at()));
     let logits = &mut logits[..rows.len() * v];
     let (mut normed, mut slopes) = (vec![0.0; rows.len() * c], vec![0.0; rows.len() * c]);
-    let tasks = logits
-        .par_chunks_mut(ROWS * v)
-        .zip(normed.par_chunks_mut(ROWS * c))
-        .zip(slopes.par_chunks_mut(ROWS * c));
+    let tasks =
+        logits.par_chunks_mut(ROWS * v).zip(normed.par_chunks_mut(ROWS * c)).zip(slopes.par_chunks_mut(ROWS * c));
     let gains: Vec<Vec<f32>> = tasks
         .zip(rows.par_chunks(ROWS))
         .map_init(
             || (vec![0.0; ROWS * c], vec![0.0; ROWS * c]),
             |(hidden, d_normed), (((logits, normed), slopes), rows)| {
-                let (hidden, d_normed) =
-                    (&mut hidden[..normed.len()], &mut d_normed[..normed.len()]);
+                let (hidden, d_normed) = (&mut hidden[..normed.len()], &mut d_normed[..normed.len()]);
                 gather(x, rows, c, hidden);
                 let inverse: Vec<f32> = rows.iter().map(|&at| inverse[at]).collect();
                 rms_norm::again(hidden, gain, &inverse, normed);
@@ -170,13 +129,7 @@ fn back(
                 for (logits, &at) in logits.chunks_exact_mut(v).zip(rows) {
                     let d_entropy = grad.d_entropy.as_ref().map_or(0.0, |d| d[at]);
                     let stats = [0.0, entropy[at], logsumexp[at]];
-                    cross_entropy::row_backward(
-                        logits,
-                        ctx.batch.targets[at],
-                        stats,
-                        grad.d_logprob[at],
-                        d_entropy,
-                    );
+                    cross_entropy::row_backward(logits, ctx.batch.targets[at], stats, grad.d_logprob[at], d_entropy);
                 }
                 linear_rows(logits, weight_back, d_normed, false);
                 let mut d_gain = vec![0.0; c];
@@ -185,20 +138,12 @@ fn back(
             },
         )
         .collect();
-    gains
-        .iter()
-        .for_each(|part| add_to(&mut gradients.0[model.norm_at()], part));
+    gains.iter().for_each(|part| add_to(&mut gradients.0[model.norm_at()], part));
     for (slope, &at) in slopes.chunks_exact(c).zip(rows) {
         dx[at * c..(at + 1) * c].copy_from_slice(slope);
     }
     let dw = &mut gradients.0[model.output_at()];
-    weight_grads(vec![WeightGrad {
-        dy: logits,
-        x: &normed,
-        dw,
-        out: v,
-        inner: c,
-    }]);
+    weight_grads(vec![WeightGrad { dy: logits, x: &normed, dw, out: v, inner: c }]);
 }
 
 fn gather(x: &[f32], rows: &[usize], c: usize, out: &mut [f32]) {
@@ -212,13 +157,7 @@ pub(crate) fn last_logits(model: &Model, hidden: &[f32]) -> Vec<f32> {
     let config = model.config();
     let rows = hidden.len() / config.n_embd;
     let (mut normed, mut inverse) = (vec![0.0; hidden.len()], vec![0.0; rows]);
-    rms_norm::forward(
-        hidden,
-        &model.slice(model.norm_at()),
-        config.norm_eps,
-        &mut normed,
-        &mut inverse,
-    );
+    rms_norm::forward(hidden, &model.slice(model.norm_at()), config.norm_eps, &mut normed, &mut inverse);
     let mut logits = vec![0.0; rows * config.vocab_size];
     linear(&normed, model.packed(model.output_at()), &mut logits);
     logits
@@ -233,25 +172,13 @@ fn composed_forward(ctx: &Ctx, input: Tensor) -> Result<(Carry, Vec<Tensor>)> {
     let [logprob, entropy, logsumexp] = composed::head(ctx, &input, &weights)?;
     let masked = |x: Tensor| -> Result<Vec<f32>> {
         let x = x.to_vec1::<f32>()?;
-        Ok(x.iter()
-            .zip(&ctx.batch.loss_mask)
-            .map(|(x, mask)| if *mask == 0.0 { 0.0 } else { *x })
-            .collect())
+        Ok(x.iter().zip(&ctx.batch.loss_mask).map(|(x, mask)| if *mask == 0.0 { 0.0 } else { *x }).collect())
     };
-    let stats = TokenStats {
-        logprob: masked(logprob)?,
-        entropy: masked(entropy)?,
-        logsumexp: masked(logsumexp)?,
-    };
+    let stats = TokenStats { logprob: masked(logprob)?, entropy: masked(entropy)?, logsumexp: masked(logsumexp)? };
     Ok((Carry::Stats(stats), vec![input]))
 }
 
-fn composed_backward(
-    ctx: &Ctx,
-    input: &Tensor,
-    grad: &TokenGrad,
-    gradients: &mut Gradients,
-) -> Result<Slope> {
+fn composed_backward(ctx: &Ctx, input: &Tensor, grad: &TokenGrad, gradients: &mut Gradients) -> Result<Slope> {
     let column = |x: &Vec<f32>| Tensor::from_slice(x, x.len(), &Device::Cpu);
     let scalar = |x: &Tensor, w: &[Tensor]| {
         let [logprob, entropy, _] = composed::head(ctx, x, w)?;

@@ -29,25 +29,12 @@ impl Block for Layer {
         }
         let (b, t, n) = (ctx.batch.b, ctx.batch.t, ctx.batch.len());
         let parts = Parts::new(ctx.model, self.at);
-        let (c, kv, f) = (
-            parts.heads.q_dim(),
-            parts.heads.kv_dim(),
-            ctx.model.config().n_ffn,
-        );
+        let (c, kv, f) = (parts.heads.q_dim(), parts.heads.kv_dim(), ctx.model.config().n_ffn);
         let x = view(&input)?;
         let p = parts.project(&x, &ctx.angles);
         let mut out = vec![0.0; n * c];
         let mut logsumexp = vec![0.0; n * parts.heads.n_head];
-        attention::forward(
-            parts.heads,
-            t,
-            &ctx.documents,
-            &p.q,
-            &p.k,
-            &p.v,
-            &mut out,
-            &mut logsumexp,
-        );
+        attention::forward(parts.heads, t, &ctx.documents, &p.q, &p.k, &p.v, &mut out, &mut logsumexp);
         let done = parts.finish(&x, &out);
         drop(x);
         let kept = vec![
@@ -66,62 +53,25 @@ impl Block for Layer {
         Ok((Carry::Hidden(tensor(done.out, [b, t, c])?), kept))
     }
 
-    fn backward(
-        &self,
-        ctx: &Ctx,
-        kept: Vec<Tensor>,
-        slope: Slope,
-        gradients: &mut Gradients,
-    ) -> Result<Slope> {
+    fn backward(&self, ctx: &Ctx, kept: Vec<Tensor>, slope: Slope, gradients: &mut Gradients) -> Result<Slope> {
         let slope = slope.hidden();
         if ctx.ops == Ops::Composed {
             let at: Vec<usize> = (self.at..self.at + 9).collect();
-            let scalar =
-                |x: &Tensor, w: &[Tensor]| (composed::layer(ctx, x, w)? * &slope)?.sum_all();
+            let scalar = |x: &Tensor, w: &[Tensor]| (composed::layer(ctx, x, w)? * &slope)?.sum_all();
             let dx = composed::backward(ctx, Some(&kept[0]), &at, gradients, scalar)?;
             return Ok(Slope::Hidden(dx.expect("a layer has an input")));
         }
         let views = kept.iter().map(view).collect::<Result<Vec<_>>>()?;
-        let [
-            x,
-            inverse_x,
-            q,
-            k,
-            v,
-            out,
-            logsumexp,
-            middle,
-            inverse_middle,
-            gate,
-            up,
-        ] = views
-            .as_slice()
-            .try_into()
-            .map(|v: &[View; 11]| v.each_ref().map(|v| &**v))
-            .expect("forward keeps eleven");
+        let [x, inverse_x, q, k, v, out, logsumexp, middle, inverse_middle, gate, up] =
+            views.as_slice().try_into().map(|v: &[View; 11]| v.each_ref().map(|v| &**v)).expect("forward keeps eleven");
         let parts = Parts::new(ctx.model, self.at);
         let d_out = view(&slope)?;
         let upper = parts.back_to_attention(&d_out, middle, inverse_middle, gate, up);
         let (n, c, kv) = (ctx.batch.len(), parts.heads.q_dim(), parts.heads.kv_dim());
         let (mut dq, mut dk, mut dv) = (vec![0.0; n * c], vec![0.0; n * kv], vec![0.0; n * kv]);
-        let attended = Kept {
-            q,
-            k,
-            v,
-            out,
-            logsumexp,
-        };
+        let attended = Kept { q, k, v, out, logsumexp };
         let t = ctx.batch.t;
-        attention::backward(
-            parts.heads,
-            t,
-            &ctx.documents,
-            attended,
-            &upper.d_attended,
-            &mut dq,
-            &mut dk,
-            &mut dv,
-        );
+        attention::backward(parts.heads, t, &ctx.documents, attended, &upper.d_attended, &mut dq, &mut dk, &mut dv);
         let mut dx = upper.d_middle.clone();
         let lower = parts.back_to_input(x, inverse_x, &ctx.angles, &mut dq, &mut dk, &dv, &mut dx);
 
@@ -130,57 +80,15 @@ impl Block for Layer {
         let mut slot = || slots.next().expect("nine parameters");
         add_to(slot(), &lower.d_norm);
         let mut jobs = vec![
-            WeightGrad {
-                dy: &dq,
-                x: &lower.normed,
-                dw: slot(),
-                out: c,
-                inner: c,
-            },
-            WeightGrad {
-                dy: &dk,
-                x: &lower.normed,
-                dw: slot(),
-                out: kv,
-                inner: c,
-            },
-            WeightGrad {
-                dy: &dv,
-                x: &lower.normed,
-                dw: slot(),
-                out: kv,
-                inner: c,
-            },
-            WeightGrad {
-                dy: &upper.d_middle,
-                x: out,
-                dw: slot(),
-                out: c,
-                inner: c,
-            },
+            WeightGrad { dy: &dq, x: &lower.normed, dw: slot(), out: c, inner: c },
+            WeightGrad { dy: &dk, x: &lower.normed, dw: slot(), out: kv, inner: c },
+            WeightGrad { dy: &dv, x: &lower.normed, dw: slot(), out: kv, inner: c },
+            WeightGrad { dy: &upper.d_middle, x: out, dw: slot(), out: c, inner: c },
         ];
         add_to(slot(), &upper.d_norm);
-        jobs.push(WeightGrad {
-            dy: &upper.d_gate,
-            x: &upper.normed,
-            dw: slot(),
-            out: f,
-            inner: c,
-        });
-        jobs.push(WeightGrad {
-            dy: &upper.d_up,
-            x: &upper.normed,
-            dw: slot(),
-            out: f,
-            inner: c,
-        });
-        jobs.push(WeightGrad {
-            dy: &d_out,
-            x: &upper.product,
-            dw: slot(),
-            out: c,
-            inner: f,
-        });
+        jobs.push(WeightGrad { dy: &upper.d_gate, x: &upper.normed, dw: slot(), out: f, inner: c });
+        jobs.push(WeightGrad { dy: &upper.d_up, x: &upper.normed, dw: slot(), out: f, inner: c });
+        jobs.push(WeightGrad { dy: &d_out, x: &upper.product, dw: slot(), out: c, inner: f });
         weight_grads(jobs);
         Ok(Slope::Hidden(tensor(dx, [ctx.batch.b, t, c])?))
     }
@@ -233,11 +141,7 @@ struct Lower {
 
 impl<'a> Parts<'a> {
     pub fn new(model: &'a Model, at: usize) -> Self {
-        Self {
-            model,
-            at,
-            heads: heads(model),
-        }
+        Self { model, at, heads: heads(model) }
     }
 
     fn eps(&self) -> f64 {
@@ -266,15 +170,8 @@ impl<'a> Parts<'a> {
             inverse: vec![0.0; rows],
         };
         let n = task_rows(rows);
-        let outputs =
-            p.q.par_chunks_mut(n * c)
-                .zip(p.k.par_chunks_mut(n * kv))
-                .zip(p.v.par_chunks_mut(n * kv));
-        let tasks = x
-            .par_chunks(n * c)
-            .zip(outputs)
-            .zip(p.inverse.par_chunks_mut(n))
-            .enumerate();
+        let outputs = p.q.par_chunks_mut(n * c).zip(p.k.par_chunks_mut(n * kv)).zip(p.v.par_chunks_mut(n * kv));
+        let tasks = x.par_chunks(n * c).zip(outputs).zip(p.inverse.par_chunks_mut(n)).enumerate();
         tasks.for_each_init(
             || vec![0.0; n * c],
             |normed, (i, ((x, ((q, k), v)), inverse))| {
@@ -306,43 +203,27 @@ impl<'a> Parts<'a> {
             out: vec![0.0; rows * c],
         };
         let n = task_rows(rows);
-        let inputs = attended
-            .par_chunks(n * c)
-            .zip(done.middle.par_chunks_mut(n * c));
-        let outputs = done
-            .gate
-            .par_chunks_mut(n * f)
-            .zip(done.up.par_chunks_mut(n * f))
-            .zip(done.out.par_chunks_mut(n * c));
-        inputs
-            .zip(outputs)
-            .zip(done.inverse.par_chunks_mut(n))
-            .for_each_init(
-                || (vec![0.0; n * c], vec![0.0; n * f]),
-                |(normed, product), (((attended, middle), ((gate, up), out)), inverse)| {
-                    let (normed, product) =
-                        (&mut normed[..middle.len()], &mut product[..gate.len()]);
-                    linear_rows(attended, wo, middle, true);
-                    rms_norm::forward(middle, gain, eps, normed, inverse);
-                    linear_rows(normed, w_gate, gate, false);
-                    linear_rows(normed, w_up, up, false);
-                    swiglu::forward(gate, up, product);
-                    out.copy_from_slice(middle);
-                    linear_rows(product, w_down, out, true);
-                },
-            );
+        let inputs = attended.par_chunks(n * c).zip(done.middle.par_chunks_mut(n * c));
+        let outputs =
+            done.gate.par_chunks_mut(n * f).zip(done.up.par_chunks_mut(n * f)).zip(done.out.par_chunks_mut(n * c));
+        inputs.zip(outputs).zip(done.inverse.par_chunks_mut(n)).for_each_init(
+            || (vec![0.0; n * c], vec![0.0; n * f]),
+            |(normed, product), (((attended, middle), ((gate, up), out)), inverse)| {
+                let (normed, product) = (&mut normed[..middle.len()], &mut product[..gate.len()]);
+                linear_rows(attended, wo, middle, true);
+                rms_norm::forward(middle, gain, eps, normed, inverse);
+                linear_rows(normed, w_gate, gate, false);
+                linear_rows(normed, w_up, up, false);
+                swiglu::forward(gate, up, product);
+                out.copy_from_slice(middle);
+                linear_rows(product, w_down, out, true);
+            },
+        );
         done
     }
 
     /// From the layer's output back to attention's.
-    fn back_to_attention(
-        &self,
-        d_out: &[f32],
-        middle: &[f32],
-        inverse: &[f32],
-        gate: &[f32],
-        up: &[f32],
-    ) -> Upper {
+    fn back_to_attention(&self, d_out: &[f32], middle: &[f32], inverse: &[f32], gate: &[f32], up: &[f32]) -> Upper {
         let (c, f) = (self.heads.q_dim(), self.model.config().n_ffn);
         let rows = middle.len() / c;
         let gain = self.model.slice(self.at + 5);
@@ -355,10 +236,8 @@ impl<'a> Parts<'a> {
             .par_chunks_mut(ROWS * c)
             .zip(d_attended.par_chunks_mut(ROWS * c))
             .zip(d_middle.par_chunks_mut(ROWS * c));
-        let wide = product
-            .par_chunks_mut(ROWS * f)
-            .zip(d_gate.par_chunks_mut(ROWS * f))
-            .zip(d_up.par_chunks_mut(ROWS * f));
+        let wide =
+            product.par_chunks_mut(ROWS * f).zip(d_gate.par_chunks_mut(ROWS * f)).zip(d_up.par_chunks_mut(ROWS * f));
         let inputs = middle
             .par_chunks(ROWS * c)
             .zip(inverse.par_chunks(ROWS))
@@ -374,8 +253,7 @@ impl<'a> Parts<'a> {
                         ((((middle, inverse), gate), up), ((normed, d_attended), d_middle)),
                         ((product, d_gate), d_up),
                     ) = item;
-                    let (d_normed, d_product) =
-                        (&mut d_normed[..middle.len()], &mut d_product[..gate.len()]);
+                    let (d_normed, d_product) = (&mut d_normed[..middle.len()], &mut d_product[..gate.len()]);
                     linear_rows(d_middle, w_down, d_product, false);
                     swiglu::backward(gate, up, d_product, d_gate, d_up, product);
                     linear_rows(d_gate, w_gate, d_normed, false);
@@ -388,15 +266,7 @@ impl<'a> Parts<'a> {
                 },
             )
             .collect();
-        Upper {
-            d_norm: sum(&gains, c),
-            normed,
-            product,
-            d_gate,
-            d_up,
-            d_middle,
-            d_attended,
-        }
+        Upper { d_norm: sum(&gains, c), normed, product, d_gate, d_up, d_middle, d_attended }
     }
 
     /// From queries, keys and values back to the layer's input: `dq` and `dk` are turned back in place, `dx` is added to.
@@ -416,14 +286,8 @@ impl<'a> Parts<'a> {
         let gain: &[f32] = &gain;
         let [wq, wk, wv] = self.weights_backward([1, 2, 3]);
         let mut normed = vec![0.0; x.len()];
-        let inputs = x
-            .par_chunks(ROWS * c)
-            .zip(inverse.par_chunks(ROWS))
-            .zip(dv.par_chunks(ROWS * kv));
-        let slopes = dq
-            .par_chunks_mut(ROWS * c)
-            .zip(dk.par_chunks_mut(ROWS * kv))
-            .zip(dx.par_chunks_mut(ROWS * c));
+        let inputs = x.par_chunks(ROWS * c).zip(inverse.par_chunks(ROWS)).zip(dv.par_chunks(ROWS * kv));
+        let slopes = dq.par_chunks_mut(ROWS * c).zip(dk.par_chunks_mut(ROWS * kv)).zip(dx.par_chunks_mut(ROWS * c));
         let gains: Vec<Vec<f32>> = inputs
             .zip(slopes)
             .zip(normed.par_chunks_mut(ROWS * c))
@@ -444,10 +308,7 @@ impl<'a> Parts<'a> {
                 },
             )
             .collect();
-        Lower {
-            d_norm: sum(&gains, c),
-            normed,
-        }
+        Lower { d_norm: sum(&gains, c), normed }
     }
 }
 

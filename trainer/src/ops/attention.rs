@@ -62,10 +62,7 @@ impl Page {
     /// An empty page.
     pub fn new(heads: Heads) -> Self {
         let n = heads.n_kv_head * KEYS;
-        Self {
-            keys: vec![0.0; n * heads.d],
-            values: vec![0.0; n * heads.padded()],
-        }
+        Self { keys: vec![0.0; n * heads.d], values: vec![0.0; n * heads.padded()] }
     }
 
     /// Writes slot `slot` (0 to 63): `k` and `v` are `[n_kv_head * d]`.
@@ -81,10 +78,7 @@ impl Page {
 
     fn head(&self, heads: Heads, g: usize) -> (&[f32], &[f32]) {
         let (k, v) = (heads.d * KEYS, KEYS * heads.padded());
-        (
-            &self.keys[g * k..(g + 1) * k],
-            &self.values[g * v..(g + 1) * v],
-        )
+        (&self.keys[g * k..(g + 1) * k], &self.values[g * v..(g + 1) * v])
     }
 }
 
@@ -99,12 +93,7 @@ pub fn over_pages(heads: Heads, q: &[f32], pages: &[&Page], first: usize, out: &
             let queries = &q[start.start * width + h * heads.d..];
             let kv = |j: usize| pages[j].head(heads, h / heads.group());
             scratch.attend(heads, queries, width, start.len(), first + start.start, kv);
-            scratch.copy_out(
-                heads,
-                start.len(),
-                &mut out[start.start * width + h * heads.d..],
-                width,
-            );
+            scratch.copy_out(heads, start.len(), &mut out[start.start * width + h * heads.d..], width);
         }
     }
 }
@@ -130,12 +119,7 @@ struct Scratch {
 impl Scratch {
     fn new(heads: Heads) -> Self {
         let out = vec![0.0; KEYS * heads.padded()];
-        Self {
-            scores: vec![0.0; KEYS * KEYS],
-            out,
-            top: [0.0; KEYS],
-            sum: [0.0; KEYS],
-        }
+        Self { scores: vec![0.0; KEYS * KEYS], out, top: [0.0; KEYS], sum: [0.0; KEYS] }
     }
 
     /// Online softmax over all key blocks up to the queries' own. `kv(j)` is block `j`: keys `[d, 64]`, values `[64, padded]`.
@@ -166,15 +150,7 @@ impl Scratch {
             );
             let visible = first + 1 - (j * KEYS).min(first + 1);
             let (top, sum) = (&mut self.top[..rows], &mut self.sum[..rows]);
-            online_softmax(
-                &mut self.scores,
-                &mut self.out,
-                padded,
-                visible,
-                heads.scale(),
-                top,
-                sum,
-            );
+            online_softmax(&mut self.scores, &mut self.out, padded, visible, heads.scale(), top, sum);
             block(
                 rows,
                 padded,
@@ -259,17 +235,12 @@ pub fn forward(
     logsumexp: &mut [f32],
 ) {
     let (width, d) = (heads.q_dim(), heads.d);
-    let rows = out
-        .par_chunks_mut(t * width)
-        .zip(logsumexp.par_chunks_mut(heads.n_head * t))
-        .zip(docs);
+    let rows = out.par_chunks_mut(t * width).zip(logsumexp.par_chunks_mut(heads.n_head * t)).zip(docs);
     rows.enumerate().for_each(|(b, ((out, logsumexp), docs))| {
         let row = Row::new(heads, t, b, k, v);
         let q = &q[b * t * width..(b + 1) * t * width];
-        let parts: Vec<(Vec<f32>, Vec<f32>)> = (0..heads.n_kv_head)
-            .into_par_iter()
-            .map(|g| forward_group(heads, t, docs, q, &row, g))
-            .collect();
+        let parts: Vec<(Vec<f32>, Vec<f32>)> =
+            (0..heads.n_kv_head).into_par_iter().map(|g| forward_group(heads, t, docs, q, &row, g)).collect();
         for (g, (part, lse)) in parts.iter().enumerate() {
             let (from, n) = (g * heads.group(), heads.group());
             scatter(part, out, width, from * d, n * d);
@@ -287,10 +258,7 @@ pub(super) struct Row<'a> {
 impl<'a> Row<'a> {
     pub(super) fn new(heads: Heads, t: usize, b: usize, k: &'a [f32], v: &'a [f32]) -> Self {
         let range = b * t * heads.kv_dim()..(b + 1) * t * heads.kv_dim();
-        Self {
-            k: &k[range.clone()],
-            v: &v[range],
-        }
+        Self { k: &k[range.clone()], v: &v[range] }
     }
 }
 
@@ -311,26 +279,15 @@ fn forward_group(
     for doc in docs {
         pack_columns(row.k, heads.kv_dim(), g * d, d, doc, &mut keys);
         pack_rows(row.v, heads.kv_dim(), g * d, d, padded, doc, &mut values);
-        let kv = |j: usize| {
-            (
-                &keys[j * d * KEYS..][..d * KEYS],
-                &values[j * KEYS * padded..][..KEYS * padded],
-            )
-        };
+        let kv = |j: usize| (&keys[j * d * KEYS..][..d * KEYS], &values[j * KEYS * padded..][..KEYS * padded]);
         for part in blocks_of_queries(0, doc.len()) {
             let at = doc.start + part.start;
             for h in 0..group {
                 let queries = &q[at * width + (g * group + h) * d..];
                 scratch.attend(heads, queries, width, part.len(), part.start, kv);
-                scratch.copy_out(
-                    heads,
-                    part.len(),
-                    &mut out[at * group * d + h * d..],
-                    group * d,
-                );
+                scratch.copy_out(heads, part.len(), &mut out[at * group * d + h * d..], group * d);
                 for i in 0..part.len() {
-                    lse[h * t + at + i] =
-                        (f64::from(scratch.top[i]) + f64::from(scratch.sum[i]).ln()) as f32;
+                    lse[h * t + at + i] = (f64::from(scratch.top[i]) + f64::from(scratch.sum[i]).ln()) as f32;
                 }
             }
         }
@@ -356,10 +313,7 @@ pub(super) fn pack_columns(
 ) {
     out.clear();
     out.resize(doc.len().div_ceil(KEYS) * d * KEYS, 0.0);
-    for (i, row) in x[doc.start * width..doc.end * width]
-        .chunks_exact(width)
-        .enumerate()
-    {
+    for (i, row) in x[doc.start * width..doc.end * width].chunks_exact(width).enumerate() {
         let page = &mut out[i / KEYS * d * KEYS + i % KEYS..];
         for (j, x) in row[at..at + d].iter().enumerate() {
             page[j * KEYS] = *x;

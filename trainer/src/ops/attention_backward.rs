@@ -37,43 +37,26 @@ pub fn backward(
     dv: &mut [f32],
 ) {
     let (width, kv_width, d) = (heads.q_dim(), heads.kv_dim(), heads.d);
-    let rows = dq
-        .par_chunks_mut(t * width)
-        .zip(dk.par_chunks_mut(t * kv_width))
-        .zip(dv.par_chunks_mut(t * kv_width));
-    rows.zip(docs)
-        .enumerate()
-        .for_each(|(b, (((dq, dk), dv), docs))| {
-            let q_range = b * t * width..(b + 1) * t * width;
-            let row = Row::new(heads, t, b, kept.k, kept.v);
-            let lse = &kept.logsumexp[b * heads.n_head * t..(b + 1) * heads.n_head * t];
-            let (q, out, d_out) = (
-                &kept.q[q_range.clone()],
-                &kept.out[q_range.clone()],
-                &d_out[q_range],
-            );
-            let parts: Vec<Group> = (0..heads.n_kv_head)
-                .into_par_iter()
-                .map(|g| {
-                    let mut group = Group::new(heads, t);
-                    docs.iter().for_each(|doc| {
-                        group.document(heads, t, doc, (q, out, d_out), &row, lse, g)
-                    });
-                    group
-                })
-                .collect();
-            for (g, part) in parts.iter().enumerate() {
-                scatter(
-                    &part.dq,
-                    dq,
-                    width,
-                    g * heads.group() * d,
-                    heads.group() * d,
-                );
-                scatter(&part.dk, dk, kv_width, g * d, d);
-                scatter(&part.dv, dv, kv_width, g * d, d);
-            }
-        });
+    let rows = dq.par_chunks_mut(t * width).zip(dk.par_chunks_mut(t * kv_width)).zip(dv.par_chunks_mut(t * kv_width));
+    rows.zip(docs).enumerate().for_each(|(b, (((dq, dk), dv), docs))| {
+        let q_range = b * t * width..(b + 1) * t * width;
+        let row = Row::new(heads, t, b, kept.k, kept.v);
+        let lse = &kept.logsumexp[b * heads.n_head * t..(b + 1) * heads.n_head * t];
+        let (q, out, d_out) = (&kept.q[q_range.clone()], &kept.out[q_range.clone()], &d_out[q_range]);
+        let parts: Vec<Group> = (0..heads.n_kv_head)
+            .into_par_iter()
+            .map(|g| {
+                let mut group = Group::new(heads, t);
+                docs.iter().for_each(|doc| group.document(heads, t, doc, (q, out, d_out), &row, lse, g));
+                group
+            })
+            .collect();
+        for (g, part) in parts.iter().enumerate() {
+            scatter(&part.dq, dq, width, g * heads.group() * d, heads.group() * d);
+            scatter(&part.dk, dk, kv_width, g * d, d);
+            scatter(&part.dv, dv, kv_width, g * d, d);
+        }
+    });
 }
 
 /// Gradients of one key head and its query heads in one row, and the packed operands of the document at hand.
@@ -95,12 +78,7 @@ struct Group {
 impl Group {
     fn new(heads: Heads, t: usize) -> Self {
         let kv = || vec![0.0; t * heads.d];
-        Self {
-            dq: vec![0.0; t * heads.group() * heads.d],
-            dk: kv(),
-            dv: kv(),
-            ..Self::default()
-        }
+        Self { dq: vec![0.0; t * heads.group() * heads.d], dk: kv(), dv: kv(), ..Self::default() }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -131,26 +109,16 @@ impl Group {
             row_dots(out, d_out, width, head * d, d, &mut pull);
             self.sum_dq.clear();
             self.sum_dq.resize(self.keys.len(), 0.0);
-            self.head(
-                heads,
-                doc.len(),
-                &lse[head * t + doc.start..head * t + doc.end],
-                &pull,
-            );
+            self.head(heads, doc.len(), &lse[head * t + doc.start..head * t + doc.end], &pull);
             let n = heads.group() * d;
-            for (from, to) in self
-                .sum_dq
-                .chunks_exact(padded)
-                .zip(self.dq[doc.start * n..doc.end * n].chunks_exact_mut(n))
+            for (from, to) in
+                self.sum_dq.chunks_exact(padded).zip(self.dq[doc.start * n..doc.end * n].chunks_exact_mut(n))
             {
                 to[h * d..(h + 1) * d].copy_from_slice(&from[..d]);
             }
         }
         for (sum, to) in [(&self.sum_dk, &mut self.dk), (&self.sum_dv, &mut self.dv)] {
-            for (from, to) in sum
-                .chunks_exact(padded)
-                .zip(to[doc.start * d..doc.end * d].chunks_exact_mut(d))
-            {
+            for (from, to) in sum.chunks_exact(padded).zip(to[doc.start * d..doc.end * d].chunks_exact_mut(d)) {
                 to.copy_from_slice(&from[..d]);
             }
         }
@@ -167,69 +135,17 @@ impl Group {
             for kb in (0..=qb).step_by(KEYS) {
                 let keys_t = Right::rows(&self.keys_t[kb * d..], KEYS);
                 let values_t = Right::rows(&self.values_t[kb * d..], KEYS);
-                block(
-                    rows,
-                    KEYS,
-                    d,
-                    Left::rows(q, padded),
-                    keys_t,
-                    &mut weights,
-                    KEYS,
-                    false,
-                );
-                block(
-                    rows,
-                    KEYS,
-                    d,
-                    Left::rows(d_out, padded),
-                    values_t,
-                    &mut slopes,
-                    KEYS,
-                    false,
-                );
+                block(rows, KEYS, d, Left::rows(q, padded), keys_t, &mut weights, KEYS, false);
+                block(rows, KEYS, d, Left::rows(d_out, padded), values_t, &mut slopes, KEYS, false);
                 let visible = if kb == qb { 1 } else { KEYS };
-                softmax_slopes(
-                    &mut weights,
-                    &mut slopes,
-                    visible,
-                    scale,
-                    &lse[qb..qb + rows],
-                    &pull[qb..],
-                );
+                softmax_slopes(&mut weights, &mut slopes, visible, scale, &lse[qb..qb + rows], &pull[qb..]);
                 let (weights, slopes) = (&weights[..rows * KEYS], &slopes[..rows * KEYS]);
                 let range = kb * padded..(kb + KEYS) * padded;
                 let (dk, dv) = (&mut self.sum_dk[range.clone()], &mut self.sum_dv[range]);
-                block(
-                    KEYS,
-                    padded,
-                    rows,
-                    Left::columns(weights, KEYS),
-                    Right::rows(d_out, padded),
-                    dv,
-                    padded,
-                    true,
-                );
-                block(
-                    KEYS,
-                    padded,
-                    rows,
-                    Left::columns(slopes, KEYS),
-                    Right::rows(q, padded),
-                    dk,
-                    padded,
-                    true,
-                );
+                block(KEYS, padded, rows, Left::columns(weights, KEYS), Right::rows(d_out, padded), dv, padded, true);
+                block(KEYS, padded, rows, Left::columns(slopes, KEYS), Right::rows(q, padded), dk, padded, true);
                 let (dq, keys) = (&mut self.sum_dq[qb * padded..], &self.keys[kb * padded..]);
-                block(
-                    rows,
-                    padded,
-                    KEYS,
-                    Left::rows(slopes, KEYS),
-                    Right::rows(keys, padded),
-                    dq,
-                    padded,
-                    true,
-                );
+                block(rows, padded, KEYS, Left::rows(slopes, KEYS), Right::rows(keys, padded), dq, padded, true);
             }
         }
     }

@@ -86,17 +86,12 @@ mod tests {
     fn statistics_and_gradients_equal_the_formula_in_f64() {
         for n in [1_usize, 2, 15, 33, 1000] {
             let key = crate::rng::Key::new(n as u64);
-            let logits: Vec<f32> = (0..n as u64)
-                .map(|i| (key.normal(i) * 3.0) as f32)
-                .collect();
+            let logits: Vec<f32> = (0..n as u64).map(|i| (key.normal(i) * 3.0) as f32).collect();
             let wide: Vec<f64> = logits.iter().map(|x| f64::from(*x)).collect();
             let target = n / 2;
             let stats = row_stats(&logits, target as u32);
             for (a, b) in stats.iter().zip(formula(&wide, target)) {
-                assert!(
-                    (f64::from(*a) - b).abs() < 2e-6 * (1.0 + b.abs()),
-                    "{n}: {a} {b}"
-                );
+                assert!((f64::from(*a) - b).abs() < 2e-6 * (1.0 + b.abs()), "{n}: {a} {b}");
             }
             for (d_logprob, d_entropy) in [(1.0_f32, 0.0_f32), (-0.5, 0.7)] {
                 let mut grad = logits.clone();
@@ -109,11 +104,7 @@ mod tests {
                         f64::from(d_logprob) * lp + f64::from(d_entropy) * h
                     };
                     let want = (value(1e-5) - value(-1e-5)) / 2e-5;
-                    assert!(
-                        (f64::from(grad[i]) - want).abs() < 2e-6,
-                        "{n} {i}: {} {want}",
-                        grad[i]
-                    );
+                    assert!((f64::from(grad[i]) - want).abs() < 2e-6, "{n} {i}: {} {want}", grad[i]);
                 }
             }
         }

@@ -14,23 +14,18 @@ pub fn forward(table: &[f32], ids: &[u32], c: usize, out: &mut [f32]) {
 
 /// `d_table[ids[r]] += dy[r]`, rows in order.
 pub fn backward(dy: &[f32], ids: &[u32], c: usize, d_table: &mut [f32]) {
-    let part = (d_table.len() / c)
-        .div_ceil(4 * rayon::current_num_threads())
-        .max(1);
-    d_table
-        .par_chunks_mut(part * c)
-        .enumerate()
-        .for_each(|(p, table)| {
-            let range = p * part..p * part + table.len() / c;
-            for (row, &id) in dy.chunks_exact(c).zip(ids) {
-                if range.contains(&(id as usize)) {
-                    let at = (id as usize - range.start) * c;
-                    for (t, d) in table[at..at + c].iter_mut().zip(row) {
-                        *t += d;
-                    }
+    let part = (d_table.len() / c).div_ceil(4 * rayon::current_num_threads()).max(1);
+    d_table.par_chunks_mut(part * c).enumerate().for_each(|(p, table)| {
+        let range = p * part..p * part + table.len() / c;
+        for (row, &id) in dy.chunks_exact(c).zip(ids) {
+            if range.contains(&(id as usize)) {
+                let at = (id as usize - range.start) * c;
+                for (t, d) in table[at..at + c].iter_mut().zip(row) {
+                    *t += d;
                 }
             }
-        });
+        }
+    });
 }
 
 #[cfg(test)]

@@ -22,22 +22,12 @@ pub(crate) struct Left<'a> {
 impl<'a> Left<'a> {
     /// Rows of `row` numbers, one after the other.
     pub fn rows(data: &'a [f32], row: usize) -> Self {
-        Self {
-            data,
-            tile: TILE_ROWS * row,
-            row,
-            step: 1,
-        }
+        Self { data, tile: TILE_ROWS * row, row, step: 1 }
     }
 
     /// The transpose of rows of `step` numbers.
     pub fn columns(data: &'a [f32], step: usize) -> Self {
-        Self {
-            data,
-            tile: TILE_ROWS,
-            row: 1,
-            step,
-        }
+        Self { data, tile: TILE_ROWS, row: 1, step }
     }
 }
 
@@ -52,26 +42,13 @@ pub(crate) struct Right<'a> {
 impl<'a> Right<'a> {
     /// Rows of `step` numbers (a multiple of 16), one after the other.
     pub fn rows(data: &'a [f32], step: usize) -> Self {
-        Self {
-            data,
-            panel: PANEL,
-            step,
-        }
+        Self { data, panel: PANEL, step }
     }
 }
 
 /// `c[r * c_row + j] = (or +=) sum_k a(r, k) b(k, j)` for `rows` x `cols`.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn block(
-    rows: usize,
-    cols: usize,
-    k: usize,
-    a: Left,
-    b: Right,
-    c: &mut [f32],
-    c_row: usize,
-    add: bool,
-) {
+pub(crate) fn block(rows: usize, cols: usize, k: usize, a: Left, b: Right, c: &mut [f32], c_row: usize, add: bool) {
     if rows == 0 || cols == 0 {
         return;
     }
@@ -79,42 +56,17 @@ pub(crate) fn block(
     let last_panel = (cols - 1) / PANEL;
     let in_last = last_tile * a.tile + (rows - 1) % TILE_ROWS * a.row;
     let in_whole = last_tile.saturating_sub(1) * a.tile + (rows - 1).min(TILE_ROWS - 1) * a.row;
-    assert!(
-        k > 0 && in_last.max(in_whole) + (k - 1) * a.step < a.data.len(),
-        "A is too short"
-    );
-    assert!(
-        last_panel * b.panel + (k - 1) * b.step + PANEL <= b.data.len(),
-        "B is too short"
-    );
-    assert!(
-        cols <= c_row && (rows - 1) * c_row + cols <= c.len(),
-        "C is too short"
-    );
+    assert!(k > 0 && in_last.max(in_whole) + (k - 1) * a.step < a.data.len(), "A is too short");
+    assert!(last_panel * b.panel + (k - 1) * b.step + PANEL <= b.data.len(), "B is too short");
+    assert!(cols <= c_row && (rows - 1) * c_row + cols <= c.len(), "C is too short");
     // SAFETY: the asserts above bound every index that the loops below form; `has_fma` guards the AVX2 build.
     unsafe {
         let (pa, pb, pc) = (a.data.as_ptr(), b.data.as_ptr(), c.as_mut_ptr());
         #[cfg(target_arch = "x86_64")]
         if super::simd::has_fma() {
-            return avx2::run(
-                rows,
-                cols,
-                k,
-                (pa, a.tile, a.row, a.step),
-                (pb, b.panel, b.step),
-                (pc, c_row),
-                add,
-            );
+            return avx2::run(rows, cols, k, (pa, a.tile, a.row, a.step), (pb, b.panel, b.step), (pc, c_row), add);
         }
-        portable::run(
-            rows,
-            cols,
-            k,
-            (pa, a.tile, a.row, a.step),
-            (pb, b.panel, b.step),
-            (pc, c_row),
-            add,
-        );
+        portable::run(rows, cols, k, (pa, a.tile, a.row, a.step), (pb, b.panel, b.step), (pc, c_row), add);
     }
 }
 
@@ -148,8 +100,7 @@ macro_rules! walk_tiles {
 mod avx2 {
     use super::{A, B, C, PANEL, TILE_ROWS};
     use std::arch::x86_64::{
-        _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
-        _mm256_storeu_ps,
+        _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps,
     };
 
     // SAFETY (callers): indices in range as asserted in `block`; the CPU has AVX2 and FMA.
@@ -189,10 +140,7 @@ mod avx2 {
                     let out = c.0.add(m * c.1);
                     if add {
                         _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), acc[0]));
-                        _mm256_storeu_ps(
-                            out.add(8),
-                            _mm256_add_ps(_mm256_loadu_ps(out.add(8)), acc[1]),
-                        );
+                        _mm256_storeu_ps(out.add(8), _mm256_add_ps(_mm256_loadu_ps(out.add(8)), acc[1]));
                     } else {
                         _mm256_storeu_ps(out, acc[0]);
                         _mm256_storeu_ps(out.add(8), acc[1]);
@@ -264,45 +212,16 @@ mod tests {
 
     #[test]
     fn portable_and_avx2_builds_give_the_bits_of_one_fma_chain() {
-        for (rows, cols, k) in [
-            (1_usize, 1_usize, 1_usize),
-            (5, 17, 3),
-            (6, 16, 33),
-            (13, 40, 64),
-            (70, 31, 7),
-        ] {
+        for (rows, cols, k) in [(1_usize, 1_usize, 1_usize), (5, 17, 3), (6, 16, 33), (13, 40, 64), (70, 31, 7)] {
             let panels = cols.div_ceil(PANEL);
             let (a, b) = (numbers(rows * k, 1), numbers(panels * k * PANEL, 2));
-            let right = Right {
-                data: &b,
-                panel: k * PANEL,
-                step: PANEL,
-            };
+            let right = Right { data: &b, panel: k * PANEL, step: PANEL };
             let mut fast = vec![0.0; rows * cols];
-            block(
-                rows,
-                cols,
-                k,
-                Left::rows(&a, k),
-                right,
-                &mut fast,
-                cols,
-                false,
-            );
+            block(rows, cols, k, Left::rows(&a, k), right, &mut fast, cols, false);
             let mut slow = vec![0.0; rows * cols];
             let (left, out) = ((a.as_ptr(), TILE_ROWS * k, k, 1), (slow.as_mut_ptr(), cols));
             // SAFETY: operands have exactly the sizes that the shapes need.
-            unsafe {
-                portable::run(
-                    rows,
-                    cols,
-                    k,
-                    left,
-                    (b.as_ptr(), k * PANEL, PANEL),
-                    out,
-                    false,
-                )
-            };
+            unsafe { portable::run(rows, cols, k, left, (b.as_ptr(), k * PANEL, PANEL), out, false) };
             for r in 0..rows {
                 for c in 0..cols {
                     let at = |i: usize| b[c / PANEL * k * PANEL + i * PANEL + c % PANEL];

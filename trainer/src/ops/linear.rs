@@ -8,7 +8,7 @@ use super::gemm::{Left, PANEL, Right, TILE_ROWS, block};
 use rayon::prelude::*;
 
 /// Inner numbers per chunk of a sum; part of the definition of the result.
-pub const INNER_CHUNK: usize = 512;
+pub const INNER_CHUNK: usize = 256;
 /// Rows that one task takes; not part of the result.
 const TASK_ROWS: usize = 48;
 
@@ -54,11 +54,7 @@ impl Packed {
 
     fn right(&self, column: usize, k: usize) -> Right<'_> {
         let data = &self.data[column / PANEL * self.k * PANEL + k * PANEL..];
-        Right {
-            data,
-            panel: self.k * PANEL,
-            step: PANEL,
-        }
+        Right { data, panel: self.k * PANEL, step: PANEL }
     }
 }
 
@@ -92,32 +88,17 @@ fn columns(x: &[f32], w: &Packed, range: std::ops::Range<usize>, y: &mut [f32], 
     for start in (0..w.k).step_by(INNER_CHUNK) {
         let k = INNER_CHUNK.min(w.k - start);
         let left = Left::rows(&x[start.min(x.len())..], w.k);
-        block(
-            rows,
-            cols,
-            k,
-            left,
-            w.right(range.start, start),
-            y,
-            cols,
-            add || start > 0,
-        );
+        block(rows, cols, k, left, w.right(range.start, start), y, cols, add || start > 0);
     }
 }
 
 /// `y = x w` on all threads. `x: [rows, k]`, `y: [rows, n]`.
 pub fn linear(x: &[f32], w: &Packed, y: &mut [f32]) {
     let rows = x.len() / w.k;
-    assert_eq!(
-        (x.len(), y.len()),
-        (rows * w.k, rows * w.n),
-        "linear: x is [rows, k] and y is [rows, n]"
-    );
+    assert_eq!((x.len(), y.len()), (rows * w.k, rows * w.n), "linear: x is [rows, k] and y is [rows, n]");
     let threads = rayon::current_num_threads();
     if threads == 1 || rows >= threads * TASK_ROWS || rows * w.k * w.n < 1 << 18 {
-        let tasks = y
-            .par_chunks_mut(TASK_ROWS * w.n)
-            .zip(x.par_chunks(TASK_ROWS * w.k));
+        let tasks = y.par_chunks_mut(TASK_ROWS * w.n).zip(x.par_chunks(TASK_ROWS * w.k));
         return tasks.for_each(|(y, x)| linear_rows(x, w, y, false));
     }
     let width = w.n.div_ceil(4 * threads).next_multiple_of(PANEL);
@@ -164,14 +145,10 @@ pub fn weight_grads(jobs: Vec<WeightGrad<'_>>) {
             let (dy, x, out, inner) = (job.dy, job.x, job.out, job.inner);
             let rows = per_task.div_ceil(inner).next_multiple_of(TILE_ROWS);
             let parts = job.dw.chunks_mut(rows * inner).enumerate();
-            parts
-                .map(move |(i, dw)| (dy, x, dw, out, inner, i * rows))
-                .collect::<Vec<_>>()
+            parts.map(move |(i, dw)| (dy, x, dw, out, inner, i * rows)).collect::<Vec<_>>()
         })
         .collect();
-    tasks
-        .into_par_iter()
-        .for_each(|(dy, x, dw, out, inner, first)| weight_rows(dy, x, dw, out, inner, first));
+    tasks.into_par_iter().for_each(|(dy, x, dw, out, inner, first)| weight_rows(dy, x, dw, out, inner, first));
 }
 
 /// Rows `first..` of `dy^T x`, as many as fit `dw`.
@@ -182,33 +159,13 @@ fn weight_rows(dy: &[f32], x: &[f32], dw: &mut [f32], out: usize, inner: usize, 
     let mut right = vec![0.0; INNER_CHUNK.min(rows) * inner.next_multiple_of(PANEL).min(GROUP)];
     for start in (0..rows).step_by(INNER_CHUNK) {
         let k = INNER_CHUNK.min(rows - start);
-        pack_tiles(
-            &dy[start * out..(start + k) * out],
-            out,
-            first,
-            m,
-            &mut left,
-        );
-        let a = Left {
-            data: &left,
-            tile: k * TILE_ROWS,
-            row: 1,
-            step: TILE_ROWS,
-        };
+        pack_tiles(&dy[start * out..(start + k) * out], out, first, m, &mut left);
+        let a = Left { data: &left, tile: k * TILE_ROWS, row: 1, step: TILE_ROWS };
         for column in (0..inner).step_by(GROUP) {
             let range = column..(column + GROUP).min(inner);
             let cols = range.len();
-            pack_panels(
-                &x[start * inner..(start + k) * inner],
-                inner,
-                range,
-                &mut right,
-            );
-            let b = Right {
-                data: &right,
-                panel: k * PANEL,
-                step: PANEL,
-            };
+            pack_panels(&x[start * inner..(start + k) * inner], inner, range, &mut right);
+            let b = Right { data: &right, panel: k * PANEL, step: PANEL };
             block(m, cols, k, a, b, &mut dw[column..], inner, true);
         }
     }
@@ -221,10 +178,7 @@ fn pack_tiles(rows: &[f32], n: usize, first: usize, m: usize, out: &mut [f32]) {
         let column = first + t * TILE_ROWS;
         let width = (m - t * TILE_ROWS).min(TILE_ROWS);
         let tile = &mut out[t * count * TILE_ROWS..][..count * TILE_ROWS];
-        for (row, out) in rows
-            .chunks_exact(n)
-            .zip(tile.as_chunks_mut::<TILE_ROWS>().0)
-        {
+        for (row, out) in rows.chunks_exact(n).zip(tile.as_chunks_mut::<TILE_ROWS>().0) {
             if width == TILE_ROWS {
                 out.copy_from_slice(&row[column..column + TILE_ROWS]);
             } else {
@@ -251,32 +205,14 @@ mod tests {
     fn close(got: &[f32], want: &Tensor) {
         let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let norm = want.iter().map(|x| x * x).sum::<f32>().sqrt();
-        let diff = got
-            .iter()
-            .zip(&want)
-            .map(|(a, b)| (a - b).powi(2))
-            .sum::<f32>()
-            .sqrt();
-        assert!(
-            got.len() == want.len() && diff <= 2e-6 * norm,
-            "{diff} of {norm}"
-        );
+        let diff = got.iter().zip(&want).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+        assert!(got.len() == want.len() && diff <= 2e-6 * norm, "{diff} of {norm}");
     }
 
     #[test]
     fn forward_and_both_gradients_equal_plain_candle_at_odd_sizes() {
-        for (rows, n, k) in [
-            (1, 1, 1),
-            (3, 17, 5),
-            (70, 40, 33),
-            (49, 100, 1030),
-            (1100, 7, 19),
-        ] {
-            let (x, w, dy) = (
-                numbers(rows * k, 1),
-                numbers(n * k, 2),
-                numbers(rows * n, 3),
-            );
+        for (rows, n, k) in [(1, 1, 1), (3, 17, 5), (70, 40, 33), (49, 100, 1030), (1100, 7, 19)] {
+            let (x, w, dy) = (numbers(rows * k, 1), numbers(n * k, 2), numbers(rows * n, 3));
             let (tx, tw, tdy) = (tensor(&x, rows, k), tensor(&w, n, k), tensor(&dy, rows, n));
             let mut y = vec![0.0; rows * n];
             linear(&x, &Packed::transposed(&w, n, k), &mut y);
@@ -285,13 +221,7 @@ mod tests {
             linear(&dy, &Packed::plain(&w, n, k), &mut dx);
             close(&dx, &tdy.matmul(&tw).unwrap());
             let mut dw = vec![0.0; n * k];
-            weight_grads(vec![WeightGrad {
-                dy: &dy,
-                x: &x,
-                dw: &mut dw,
-                out: n,
-                inner: k,
-            }]);
+            weight_grads(vec![WeightGrad { dy: &dy, x: &x, dw: &mut dw, out: n, inner: k }]);
             close(&dw, &tdy.t().unwrap().matmul(&tx).unwrap());
         }
     }
@@ -299,26 +229,15 @@ mod tests {
     #[test]
     fn a_row_has_the_same_bits_alone_and_among_70_at_1_and_3_threads() {
         let (rows, n, k) = (70, 515, 700);
-        let (x, w) = (
-            numbers(rows * k, 1),
-            Packed::transposed(&numbers(n * k, 2), n, k),
-        );
+        let (x, w) = (numbers(rows * k, 1), Packed::transposed(&numbers(n * k, 2), n, k));
         let mut all = vec![0.0; rows * n];
         linear_rows(&x, &w, &mut all, false);
         for threads in [1, 3] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             for count in 1..=rows {
                 let mut some = vec![0.0; count * n];
                 pool.install(|| linear(&x[..count * k], &w, &mut some));
-                assert!(
-                    some.iter()
-                        .zip(&all)
-                        .all(|(a, b)| a.to_bits() == b.to_bits()),
-                    "{count} rows"
-                );
+                assert!(some.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()), "{count} rows");
             }
         }
     }
@@ -329,20 +248,8 @@ mod tests {
         let (x, dy) = (numbers(rows * k, 1), numbers(rows * n, 2));
         let run = |threads| {
             let mut dw = vec![0.0; n * k];
-            let job = || {
-                weight_grads(vec![WeightGrad {
-                    dy: &dy,
-                    x: &x,
-                    dw: &mut dw,
-                    out: n,
-                    inner: k,
-                }])
-            };
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap()
-                .install(job);
+            let job = || weight_grads(vec![WeightGrad { dy: &dy, x: &x, dw: &mut dw, out: n, inner: k }]);
+            rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(job);
             dw
         };
         assert_eq!(run(1), run(3));

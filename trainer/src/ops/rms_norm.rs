@@ -60,20 +60,12 @@ mod tests {
     fn forward_and_gradients_equal_candle_autograd_at_odd_widths() {
         for (rows, c) in [(1, 1), (3, 7), (5, 128), (2, 37)] {
             let key = crate::rng::Key::new(4);
-            let make = |n: usize, s: u64| {
-                (0..n as u64)
-                    .map(|i| key.fold(s).normal(i) as f32)
-                    .collect::<Vec<_>>()
-            };
+            let make = |n: usize, s: u64| (0..n as u64).map(|i| key.fold(s).normal(i) as f32).collect::<Vec<_>>();
             let (x, w, dy) = (make(rows * c, 1), make(c, 2), make(rows * c, 3));
             let tx = Var::from_slice(&x, (rows, c), &Device::Cpu).unwrap();
             let tw = Var::from_slice(&w, c, &Device::Cpu).unwrap();
             let mean = tx.sqr().unwrap().mean_keepdim(D::Minus1).unwrap();
-            let ty = tx
-                .broadcast_div(&(mean + 1e-5).unwrap().sqrt().unwrap())
-                .unwrap()
-                .broadcast_mul(&tw)
-                .unwrap();
+            let ty = tx.broadcast_div(&(mean + 1e-5).unwrap().sqrt().unwrap()).unwrap().broadcast_mul(&tw).unwrap();
             let tdy = Tensor::from_slice(&dy, (rows, c), &Device::Cpu).unwrap();
             let grads = (&ty * &tdy).unwrap().sum_all().unwrap().backward().unwrap();
             let (mut y, mut inverse) = (vec![0.0; rows * c], vec![0.0; rows]);
@@ -83,11 +75,7 @@ mod tests {
             let mut twice = vec![0.0; rows * c];
             again(&x, &w, &inverse, &mut twice);
             assert_eq!(y, twice);
-            for (got, want) in [
-                (y, &ty),
-                (dx, grads.get(&tx).unwrap()),
-                (dw, grads.get(&tw).unwrap()),
-            ] {
+            for (got, want) in [(y, &ty), (dx, grads.get(&tx).unwrap()), (dw, grads.get(&tw).unwrap())] {
                 let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
                 for (a, b) in got.iter().zip(&want) {
                     assert!((a - b).abs() <= 2e-5 * (1.0 + b.abs()), "{a} {b}");

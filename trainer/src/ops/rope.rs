@@ -19,21 +19,12 @@ impl Angles {
     /// For heads of width `d` at these positions.
     pub fn new(theta: f64, d: usize, positions: &[u32]) -> Self {
         let half = d / 2;
-        let frequency: Vec<f32> = (0..half)
-            .map(|i| 1.0 / (theta.powf(f64::from((2 * i) as f32 / d as f32)) as f32))
-            .collect();
+        let frequency: Vec<f32> =
+            (0..half).map(|i| 1.0 / (theta.powf(f64::from((2 * i) as f32 / d as f32)) as f32)).collect();
         let top = positions.iter().max().map_or(0, |&p| p as usize + 1);
         // A table by position if it is shorter than one by row; the numbers are the same.
-        let table: Vec<u32> = if top <= positions.len() {
-            (0..top as u32).collect()
-        } else {
-            positions.to_vec()
-        };
-        let entry = if top <= positions.len() {
-            positions.to_vec()
-        } else {
-            (0..positions.len() as u32).collect()
-        };
+        let table: Vec<u32> = if top <= positions.len() { (0..top as u32).collect() } else { positions.to_vec() };
+        let entry = if top <= positions.len() { positions.to_vec() } else { (0..positions.len() as u32).collect() };
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
         for &p in &table {
             for f in &frequency {
@@ -42,18 +33,12 @@ impl Angles {
                 sin.push(angle.sin() as f32);
             }
         }
-        Self {
-            half,
-            cos,
-            sin,
-            entry,
-        }
+        Self { half, cos, sin, entry }
     }
 
     /// Cosines and sines of row `row`, `[d / 2]` each.
     pub fn row(&self, row: usize) -> (&[f32], &[f32]) {
-        let range =
-            self.entry[row] as usize * self.half..(self.entry[row] as usize + 1) * self.half;
+        let range = self.entry[row] as usize * self.half..(self.entry[row] as usize + 1) * self.half;
         (&self.cos[range.clone()], &self.sin[range])
     }
 

@@ -47,12 +47,7 @@ mod tests {
         assert_eq!(h, again);
         for i in 0..9 {
             let (g, u) = (f64::from(gate[i]), f64::from(up[i]));
-            let near = |a: f32, b: f64| {
-                assert!(
-                    (f64::from(a) - b).abs() <= 1e-6 * (1.0 + b.abs()),
-                    "{i}: {a} {b}"
-                )
-            };
+            let near = |a: f32, b: f64| assert!((f64::from(a) - b).abs() <= 1e-6 * (1.0 + b.abs()), "{i}: {a} {b}");
             near(h[i], formula(g, u));
             near(dg[i], (formula(g + 1e-5, u) - formula(g - 1e-5, u)) / 2e-5);
             near(du[i], (formula(g, u + 1e-5) - formula(g, u - 1e-5)) / 2e-5);

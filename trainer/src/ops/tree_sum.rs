@@ -18,11 +18,7 @@ impl TreeSum {
     /// The next leaf.
     pub fn push(&mut self, leaf: Vec<Vec<f32>>) {
         let mut node = (0, leaf);
-        while self
-            .partials
-            .last()
-            .is_some_and(|(level, _)| *level == node.0)
-        {
+        while self.partials.last().is_some_and(|(level, _)| *level == node.0) {
             let (level, left) = self.partials.pop().expect("just seen");
             node = (level + 1, add(left, &node.1));
         }
@@ -41,23 +37,19 @@ impl TreeSum {
 
 fn add(mut left: Vec<Vec<f32>>, right: &[Vec<f32>]) -> Vec<Vec<f32>> {
     for (left, right) in left.iter_mut().zip(right) {
-        left.par_chunks_mut(CHUNK)
-            .zip(right.par_chunks(CHUNK))
-            .for_each(|(left, right)| {
-                for (l, r) in left.iter_mut().zip(right) {
-                    *l += r;
-                }
-            });
+        left.par_chunks_mut(CHUNK).zip(right.par_chunks(CHUNK)).for_each(|(left, right)| {
+            for (l, r) in left.iter_mut().zip(right) {
+                *l += r;
+            }
+        });
     }
     left
 }
 
 /// Sum of squares in f64: chunks of 4096 in order, then a binary tree over the chunks of all buffers.
 pub fn sum_of_squares(buffers: &[Vec<f32>]) -> f64 {
-    let mut sums: Vec<f64> = buffers
-        .par_iter()
-        .flat_map_iter(|buffer| buffer.chunks(CHUNK).map(chunk_squares))
-        .collect();
+    let mut sums: Vec<f64> =
+        buffers.par_iter().flat_map_iter(|buffer| buffer.chunks(CHUNK).map(chunk_squares)).collect();
     while sums.len() > 1 {
         sums = sums.chunks(2).map(|pair| pair.iter().sum()).collect();
     }
@@ -92,10 +84,7 @@ mod tests {
     #[test]
     fn two_ranks_with_half_the_micro_batches_each_add_to_the_same_bits() {
         assert_eq!(add(sum(0..4), &sum(4..8)), sum(0..8));
-        assert_eq!(
-            add(add(sum(0..2), &sum(2..4)), &add(sum(4..6), &sum(6..8))),
-            sum(0..8)
-        );
+        assert_eq!(add(add(sum(0..2), &sum(2..4)), &add(sum(4..6), &sum(6..8))), sum(0..8));
         assert_eq!(add(sum(0..4), &add(sum(4..6), &sum(6..7))), sum(0..7));
     }
 

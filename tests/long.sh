@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# What the gate has no time for. usage: tests/long.sh [SEED]
+#   1. every single kill ordinal of the micro manifest (the gate tries every tenth);
+#   2. the quickstart at 1 and 2 threads: equal digests;
+#   3. the quickstart killed 20 times at random moments: equal digests.
+# SEED chooses the moments.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seed=${1:-1}
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+cargo build --release --workspace --tests
+gm=target/release/gristmill
+
+echo "== every kill ordinal"
+GRISTMILL_KILL_STRIDE=1 cargo test --release -p pipeline --test gristmill kills
+
+echo "== the quickstart at 1 and 2 threads"
+for threads in 1 2; do
+  $gm run manifests/quickstart.toml --root "$out/$threads" --threads $threads 2>/dev/null
+  $gm verify "$out/$threads/quickstart" >"$out/$threads.digests"
+done
+diff "$out/1.digests" "$out/2.digests" && echo "equal digests for $(wc -l <"$out/1.digests") stages"
+
+echo "== the quickstart, killed 20 times (seed $seed)"
+RANDOM=$seed
+kills=0
+while [ $kills -lt 20 ]; do
+  $gm run manifests/quickstart.toml --root "$out/killed" --threads 2 2>/dev/null &
+  pid=$!
+  sleep "$((RANDOM % 20)).$((RANDOM % 10))"
+  if kill -9 $pid 2>/dev/null; then kills=$((kills + 1)); else break; fi
+  wait $pid 2>/dev/null || true
+done
+$gm run manifests/quickstart.toml --root "$out/killed" --threads 2 2>/dev/null
+$gm verify "$out/killed/quickstart" >"$out/killed.digests"
+diff "$out/2.digests" "$out/killed.digests" && echo "equal digests after $kills kills"
