@@ -21,10 +21,7 @@ pub struct Advantages {
 /// `reward - mean of its group`, divided by `std + eps` of the group, of the batch, or not at all. Groups are
 /// `config.group_size` consecutive rewards; panics if the rewards do not fill whole groups.
 pub fn advantages(config: &GrpoConfig, rewards: &[Option<f64>]) -> Advantages {
-    assert!(
-        config.group_size > 0 && rewards.len().is_multiple_of(config.group_size),
-        "rewards come in whole groups"
-    );
+    assert!(config.group_size > 0 && rewards.len().is_multiple_of(config.group_size), "rewards come in whole groups");
     let batch = moments(rewards, config.ddof);
     let (mut values, mut zero_variance) = (Vec::with_capacity(rewards.len()), Vec::new());
     for group in rewards.chunks(config.group_size) {
@@ -45,11 +42,7 @@ pub fn advantages(config: &GrpoConfig, rewards: &[Option<f64>]) -> Advantages {
         }
     }
     let metrics = metrics(config, rewards, &zero_variance);
-    Advantages {
-        values,
-        zero_variance,
-        metrics,
-    }
+    Advantages { values, zero_variance, metrics }
 }
 
 #[derive(Clone, Copy)]
@@ -68,10 +61,7 @@ fn moments(rewards: &[Option<f64>], ddof: u32) -> Option<Moments> {
     let mean = rewards.iter().flatten().sum::<f64>() / n as f64;
     let squares = rewards.iter().flatten().map(|r| (r - mean) * (r - mean)).sum::<f64>();
     let free = n as f64 - f64::from(ddof);
-    Some(Moments {
-        mean,
-        std: (free > 0.0).then(|| (squares / free).sqrt()),
-    })
+    Some(Moments { mean, std: (free > 0.0).then(|| (squares / free).sqrt()) })
 }
 
 fn constant(rewards: &[Option<f64>]) -> bool {
@@ -105,11 +95,7 @@ mod tests {
     use super::*;
 
     fn config(group_size: usize, scale_rewards: ScaleRewards) -> GrpoConfig {
-        GrpoConfig {
-            group_size,
-            scale_rewards,
-            ..GrpoConfig::default()
-        }
+        GrpoConfig { group_size, scale_rewards, ..GrpoConfig::default() }
     }
 
     fn known(rewards: &[f64]) -> Vec<Option<f64>> {
@@ -121,15 +107,8 @@ mod tests {
         let out = advantages(&config(4, ScaleRewards::Group), &known(&[1.0, 0.0, 0.0, 1.0]));
         let expected = 0.5 / ((1.0_f64 / 3.0).sqrt() + 1e-4);
         assert!((out.values[0] - expected).abs() < 1e-15 && (out.values[1] + expected).abs() < 1e-15);
-        let population = GrpoConfig {
-            ddof: 0,
-            std_eps: 0.0,
-            ..config(4, ScaleRewards::Group)
-        };
-        assert_eq!(
-            advantages(&population, &known(&[1.0, 0.0, 0.0, 1.0])).values,
-            [1.0, -1.0, -1.0, 1.0]
-        );
+        let population = GrpoConfig { ddof: 0, std_eps: 0.0, ..config(4, ScaleRewards::Group) };
+        assert_eq!(advantages(&population, &known(&[1.0, 0.0, 0.0, 1.0])).values, [1.0, -1.0, -1.0, 1.0]);
         assert_eq!((out.metrics["reward"], out.metrics["frac_reward_zero_std"]), (0.5, 0.0));
     }
 
@@ -141,10 +120,7 @@ mod tests {
         assert_eq!(out.values[2..], [0.0, 0.0]);
         assert_eq!(out.metrics["frac_reward_zero_std"], 0.0);
         let out = advantages(&config(2, ScaleRewards::None), &rewards);
-        assert_eq!(
-            (out.values, out.metrics["frac_reward_zero_std"]),
-            (vec![0.5, -0.5, 0.0, 0.0], 0.5)
-        );
+        assert_eq!((out.values, out.metrics["frac_reward_zero_std"]), (vec![0.5, -0.5, 0.0, 0.0], 0.5));
     }
 
     #[test]

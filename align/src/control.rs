@@ -32,13 +32,7 @@ pub enum Labels {
 
 /// A reward of 0 or 1, each with probability 1/2, that depends on nothing but these keys.
 pub fn random_reward(seed: u64, step: u64, prompt_id: &str, sample: u32) -> f64 {
-    let key = [
-        "random_reward".into(),
-        seed.into(),
-        step.into(),
-        prompt_id.into(),
-        u64::from(sample).into(),
-    ];
+    let key = ["random_reward".into(), seed.into(), step.into(), prompt_id.into(), u64::from(sample).into()];
     (Stream::new(&key).next_u64() >> 63) as f64
 }
 
@@ -71,16 +65,9 @@ mod tests {
 
     #[test]
     fn random_rewards_are_fair_and_depend_on_every_key() {
-        let mean = (0..8_000)
-            .map(|i| random_reward(17, i / 64, "prompt", (i % 64) as u32))
-            .sum::<f64>()
-            / 8_000.0;
+        let mean = (0..8_000).map(|i| random_reward(17, i / 64, "prompt", (i % 64) as u32)).sum::<f64>() / 8_000.0;
         assert!((mean - 0.5).abs() < 0.03, "{mean}");
-        let row = |seed, step, prompt: &str| {
-            (0..64)
-                .map(|s| random_reward(seed, step, prompt, s))
-                .collect::<Vec<_>>()
-        };
+        let row = |seed, step, prompt: &str| (0..64).map(|s| random_reward(seed, step, prompt, s)).collect::<Vec<_>>();
         assert_eq!(row(1, 2, "a"), row(1, 2, "a"));
         assert_ne!(row(1, 2, "a"), row(2, 2, "a"));
         assert_ne!(row(1, 2, "a"), row(1, 3, "a"));
@@ -98,9 +85,7 @@ mod tests {
 
     #[test]
     fn shuffled_labels_swap_half_of_the_pairs_and_given_ones_none() {
-        let swapped = (0..8_000)
-            .filter(|i| swaps(Labels::Shuffled, 17, &format!("pair-{i}")))
-            .count();
+        let swapped = (0..8_000).filter(|i| swaps(Labels::Shuffled, 17, &format!("pair-{i}"))).count();
         assert!((3_800..4_200).contains(&swapped), "{swapped}");
         assert!((0..100).all(|i| !swaps(Labels::Given, 17, &format!("pair-{i}"))));
     }

@@ -57,10 +57,7 @@ pub struct Stream {
 impl Stream {
     /// The stream of this key, at counter 0.
     pub fn new(parts: &[Part<'_>]) -> Self {
-        Self {
-            key: key(parts) as u64,
-            counter: 0,
-        }
+        Self { key: key(parts) as u64, counter: 0 }
     }
 
     /// The next 64 bits.

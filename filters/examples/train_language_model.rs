@@ -33,7 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("| {} | {} | {} | {accuracy:.3} |", label.label, label.n, label.correct);
         (n, correct, mean) = (n + label.n, correct + label.correct, mean + accuracy / labels.len() as f64);
     }
-    println!("| all | {n} | {correct} | {:.4} |\n\nMean over {} languages: {mean:.4}", correct as f64 / n as f64, labels.len());
+    println!(
+        "| all | {n} | {correct} | {:.4} |\n\nMean over {} languages: {mean:.4}",
+        correct as f64 / n as f64,
+        labels.len()
+    );
     Ok(())
 }
 

@@ -85,7 +85,7 @@ async fn find(
         return Ok(Vec::new());
     }
     let wanted = ids.iter().map(|i| lit(i.clone())).collect();
-    let shown: Vec<_> = names.iter().filter(|n| !HIDDEN.contains(&n.as_str())).map(|n| ident(n)).collect();
+    let shown: Vec<_> = names.iter().filter(|n| !HIDDEN.contains(&n.as_str())).map(ident).collect();
     let batches = frame.filter(col(column).in_list(wanted, false))?.select(shown)?.collect().await?;
     let mut rows = Vec::new();
     for batch in &batches {

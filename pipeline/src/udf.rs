@@ -144,9 +144,8 @@ fn measure_one() -> ScalarUDF {
             }
             let name = names.value(i).to_string();
             if !known.contains_key(&name) {
-                let mut config = FilterConfig::default();
-                config.recipe = None;
-                config.rules = BTreeMap::from([(name.clone(), 0.0)]);
+                let rules = BTreeMap::from([(name.clone(), 0.0)]);
+                let config = FilterConfig { recipe: None, rules, ..FilterConfig::default() };
                 match filters::rules::resolve(&config) {
                     Ok(rules) => drop(known.insert(name.clone(), rules)),
                     Err(e) => return exec_err!("measure: {e}"),

@@ -6,7 +6,7 @@
 
 use crate::blocks::last_logits;
 use crate::blocks::layer::Parts;
-use crate::ops::attention::{Heads, KEYS, Page, over_pages};
+use crate::ops::attention::{Heads, KEYS, Page, Scratch, over_pages};
 use crate::ops::embedding;
 use crate::ops::rope::Angles;
 use crate::tape::heads;
@@ -126,8 +126,11 @@ fn attend(heads: Heads, layer: usize, sequences: &[Extend<'_>], q: &[f32], out: 
             tasks.push((&*s.cache, s.cache.len + i * KEYS, q, head));
         }
     }
-    tasks.into_par_iter().for_each(|(cache, first, q, out)| {
-        let pages: Vec<&Page> = cache.pages.iter().map(|page| &page[layer]).collect();
-        over_pages(heads, q, &pages, first, out);
-    });
+    tasks.into_par_iter().for_each_init(
+        || Scratch::new(heads),
+        |scratch, (cache, first, q, out)| {
+            let pages: Vec<&Page> = cache.pages.iter().map(|page| &page[layer]).collect();
+            over_pages(heads, scratch, q, &pages, first, out);
+        },
+    );
 }

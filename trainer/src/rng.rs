@@ -56,6 +56,7 @@ impl Key {
 
     /// The blocks of elements `first..first + N`, word by word: as [`Key::block`], laid out for SIMD.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // lanes of four arrays at once
     pub fn blocks<const N: usize>(self, first: u64) -> [[u32; N]; 4] {
         let mut k = [self.0 as u32, (self.0 >> 32) as u32];
         let mut c = [[0_u32; N], [0; N], [0; N], [1; N]];

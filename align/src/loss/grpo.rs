@@ -109,39 +109,21 @@ impl Default for GrpoConfig {
 impl GrpoConfig {
     /// The first value that is out of range, or set although another key makes it dead.
     pub fn check(&self) -> Result<(), LossError> {
-        let positive = [
-            ("epsilon_low", self.epsilon_low),
-            ("epsilon_high", self.epsilon_high),
-            ("beta", self.beta),
-        ];
-        for (key, value) in positive
-            .into_iter()
-            .chain([("entropy_coef", self.entropy_coef), ("std_eps", self.std_eps)])
+        let positive = [("epsilon_low", self.epsilon_low), ("epsilon_high", self.epsilon_high), ("beta", self.beta)];
+        for (key, value) in positive.into_iter().chain([("entropy_coef", self.entropy_coef), ("std_eps", self.std_eps)])
         {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(bad_config(key, value, "must be 0 or above"));
             }
         }
         if self.loss == GrpoLoss::Cispo && self.epsilon_low != Self::default().epsilon_low {
-            return Err(bad_config(
-                "epsilon_low",
-                self.epsilon_low,
-                "`cispo` has no lower bound; remove the key",
-            ));
+            return Err(bad_config("epsilon_low", self.epsilon_low, "`cispo` has no lower bound; remove the key"));
         }
         if !self.unbiased_kl && self.beta == 0.0 {
-            return Err(bad_config(
-                "unbiased_kl",
-                false,
-                "`beta` is 0, so there is no KL term; remove the key",
-            ));
+            return Err(bad_config("unbiased_kl", false, "`beta` is 0, so there is no KL term; remove the key"));
         }
         if self.group_size < 2 {
-            return Err(bad_config(
-                "group_size",
-                self.group_size,
-                "an advantage needs at least 2 rollouts a prompt",
-            ));
+            return Err(bad_config("group_size", self.group_size, "an advantage needs at least 2 rollouts a prompt"));
         }
         if self.ddof > 1 {
             return Err(bad_config("ddof", self.ddof, "must be 0 or 1"));
@@ -183,17 +165,8 @@ fn term(config: &GrpoConfig, log_ratio: f64, advantage: f64) -> Term {
     let high_clipped = ratio > 1.0 + config.epsilon_high && advantage > 0.0;
     let clamped = ratio.clamp(1.0 - config.epsilon_low, 1.0 + config.epsilon_high);
     let value = -(ratio * advantage).min(clamped * advantage);
-    let slope = if low_clipped || high_clipped {
-        0.0
-    } else {
-        -ratio * advantage
-    };
-    Term {
-        value,
-        slope,
-        low_clipped,
-        high_clipped,
-    }
+    let slope = if low_clipped || high_clipped { 0.0 } else { -ratio * advantage };
+    Term { value, slope, low_clipped, high_clipped }
 }
 
 /// CISPO: the gradient is that of the log-prob, weighted by a detached, capped ratio.
@@ -201,12 +174,7 @@ fn cispo_term(config: &GrpoConfig, log_ratio: f64, logprob: f64, advantage: f64)
     let ratio = log_ratio.exp();
     let weight = ratio.min(config.epsilon_high) * advantage;
     let high_clipped = ratio > config.epsilon_high && advantage > 0.0;
-    Term {
-        value: -weight * logprob,
-        slope: -weight,
-        low_clipped: false,
-        high_clipped,
-    }
+    Term { value: -weight * logprob, slope: -weight, low_clipped: false, high_clipped }
 }
 
 /// What a step logs besides its loss; every sum is over loss tokens, or over rollouts for sequence ratios.
@@ -237,20 +205,13 @@ pub fn grpo(config: &GrpoConfig, rollouts: &[Rollout]) -> Result<LossOutput, Los
     let (mut loss, mut tally) = (0.0, Tally::default());
     let mut grads = Vec::with_capacity(rollouts.len());
     for rollout in rollouts {
-        let mut grad = Grad {
-            d_logprob: vec![0.0; rollout.tokens.mask.len()],
-            d_entropy: None,
-        };
+        let mut grad = Grad { d_logprob: vec![0.0; rollout.tokens.mask.len()], d_entropy: None };
         if active(rollout) && rollout.tokens.n_loss() > 0 {
             let weight = token_weight(config, rollouts.len(), rollout.tokens.n_loss(), n_tokens);
             loss += one_rollout(config, rollout, weight, &mut grad.d_logprob, &mut tally);
         }
         if config.entropy_coef != 0.0 {
-            let on = if active(rollout) {
-                -config.entropy_coef / n_tokens as f64
-            } else {
-                0.0
-            };
+            let on = if active(rollout) { -config.entropy_coef / n_tokens as f64 } else { 0.0 };
             grad.d_entropy = Some(rollout.tokens.spread(on));
         }
         grads.push(grad);
@@ -267,32 +228,14 @@ fn check_rollout(config: &GrpoConfig, index: usize, rollout: &Rollout) -> Result
     let tokens = &rollout.tokens;
     tokens.check(index)?;
     for other in [&rollout.old_logprob, &rollout.ref_logprob].into_iter().flatten() {
-        Tokens {
-            logprob: other.clone(),
-            entropy: Vec::new(),
-            mask: tokens.mask.clone(),
-        }
-        .check(index)?;
+        Tokens { logprob: other.clone(), entropy: Vec::new(), mask: tokens.mask.clone() }.check(index)?;
     }
     if !rollout.advantage.is_finite() {
-        return Err(LossError::NotFinite {
-            sequence: index,
-            token: 0,
-            value: rollout.advantage,
-        });
+        return Err(LossError::NotFinite { sequence: index, token: 0, value: rollout.advantage });
     }
-    let missing = |what, reason| {
-        Err(LossError::Missing {
-            sequence: index,
-            what,
-            reason,
-        })
-    };
+    let missing = |what, reason| Err(LossError::Missing { sequence: index, what, reason });
     if config.beta != 0.0 && rollout.ref_logprob.is_none() {
-        return missing(
-            "the reference's log-probs are",
-            "`beta` above 0 adds a KL to a reference model",
-        );
+        return missing("the reference's log-probs are", "`beta` above 0 adds a KL to a reference model");
     }
     if config.entropy_coef != 0.0 && tokens.entropy.len() != tokens.mask.len() {
         return missing("the entropies are", "`entropy_coef` above 0 needs them");
@@ -313,12 +256,7 @@ fn token_weight(config: &GrpoConfig, b: usize, own: usize, all: usize) -> f64 {
 fn one_rollout(config: &GrpoConfig, rollout: &Rollout, weight: f64, d_logprob: &mut [f64], tally: &mut Tally) -> f64 {
     let tokens = &rollout.tokens;
     let n = tokens.n_loss() as f64;
-    let log_ratio = |i: usize| {
-        rollout
-            .old_logprob
-            .as_ref()
-            .map_or(0.0, |old| tokens.logprob[i] - old[i])
-    };
+    let log_ratio = |i: usize| rollout.old_logprob.as_ref().map_or(0.0, |old| tokens.logprob[i] - old[i]);
     let policy = |log_ratio: f64, logprob: f64| match config.loss {
         GrpoLoss::Cispo => cispo_term(config, log_ratio, logprob, rollout.advantage),
         _ => term(config, log_ratio, rollout.advantage),
@@ -338,24 +276,12 @@ fn one_rollout(config: &GrpoConfig, rollout: &Rollout, weight: f64, d_logprob: &
         high += f64::from(u8::from(term.high_clipped));
     }
     if let Some(reference) = rollout.ref_logprob.as_ref().filter(|_| config.beta != 0.0) {
-        let kl = kl_term(
-            config,
-            tokens,
-            reference,
-            &log_ratio,
-            mean_log_ratio,
-            weight * config.beta,
-            d_logprob,
-        );
+        let kl = kl_term(config, tokens, reference, &log_ratio, mean_log_ratio, weight * config.beta, d_logprob);
         loss += weight * config.beta * kl;
         tally.kl += kl;
     }
     tally.n_tokens += n;
-    let per_ratio = if config.importance_sampling_level == RatioLevel::Sequence {
-        n
-    } else {
-        1.0
-    };
+    let per_ratio = if config.importance_sampling_level == RatioLevel::Sequence { n } else { 1.0 };
     tally.n_ratios += n / per_ratio;
     tally.low += low / per_ratio;
     tally.high += high / per_ratio;
@@ -416,10 +342,7 @@ fn metrics(config: &GrpoConfig, rollouts: &[Rollout], tally: &Tally) -> Metrics 
     let all: Vec<f64> = rollouts.iter().map(length).collect();
     let ended: Vec<f64> = rollouts.iter().filter(|r| !r.truncated).map(length).collect();
     log("completions/mean_length", mean(&all));
-    log(
-        "completions/min_length",
-        all.iter().copied().fold(f64::INFINITY, f64::min),
-    );
+    log("completions/min_length", all.iter().copied().fold(f64::INFINITY, f64::min));
     log("completions/max_length", all.iter().copied().fold(0.0, f64::max));
     log("completions/clipped_ratio", 1.0 - ended.len() as f64 / all.len() as f64);
     log("completions/mean_terminated_length", mean(&ended));

@@ -45,19 +45,10 @@ impl Tokens {
     fn check(&self, sequence: usize) -> Result<(), LossError> {
         let (tokens, mask, entropy) = (self.logprob.len(), self.mask.len(), self.entropy.len());
         if tokens != mask || (entropy != 0 && entropy != tokens) {
-            return Err(LossError::Lengths {
-                sequence,
-                tokens,
-                mask,
-                entropy,
-            });
+            return Err(LossError::Lengths { sequence, tokens, mask, entropy });
         }
         match self.loss_tokens().find(|&i| !self.logprob[i].is_finite()) {
-            Some(token) => Err(LossError::NotFinite {
-                sequence,
-                token,
-                value: self.logprob[token],
-            }),
+            Some(token) => Err(LossError::NotFinite { sequence, token, value: self.logprob[token] }),
             None => Ok(()),
         }
     }
@@ -159,11 +150,7 @@ pub enum LossError {
 }
 
 fn bad_config(key: &'static str, value: impl ToString, reason: impl Into<String>) -> LossError {
-    LossError::Config {
-        key,
-        value: value.to_string(),
-        reason: reason.into(),
-    }
+    LossError::Config { key, value: value.to_string(), reason: reason.into() }
 }
 
 /// `-ln sigmoid(x)` = softplus(-x), safe for large |x|.
@@ -212,11 +199,7 @@ pub(crate) mod testing {
 
     /// Tokens with these log-probs, all of them loss tokens.
     pub fn tokens(logprob: &[f64]) -> Tokens {
-        Tokens {
-            logprob: logprob.to_vec(),
-            entropy: vec![0.5; logprob.len()],
-            mask: vec![true; logprob.len()],
-        }
+        Tokens { logprob: logprob.to_vec(), entropy: vec![0.5; logprob.len()], mask: vec![true; logprob.len()] }
     }
 
     /// Random tokens with a masked prompt (whose values are poison) and a masked tail.
@@ -226,11 +209,7 @@ pub(crate) mod testing {
         for i in 0..head + n_loss + tail {
             let on = i >= head && i < head + n_loss;
             out.mask.push(on);
-            out.logprob.push(if on {
-                -4.0 * stream.share() - 0.01
-            } else {
-                [f64::NEG_INFINITY, f64::NAN][i % 2]
-            });
+            out.logprob.push(if on { -4.0 * stream.share() - 0.01 } else { [f64::NEG_INFINITY, f64::NAN][i % 2] });
             out.entropy.push(if on { 2.0 * stream.share() } else { f64::NAN });
         }
         out

@@ -90,11 +90,7 @@ impl PreferenceConfig {
             return Err(bad_config("beta", self.beta, "must be above 0"));
         }
         if !(0.0..0.5).contains(&self.label_smoothing) {
-            return Err(bad_config(
-                "label_smoothing",
-                self.label_smoothing,
-                "must be at least 0 and below 0.5",
-            ));
+            return Err(bad_config("label_smoothing", self.label_smoothing, "must be at least 0 and below 0.5"));
         }
         if self.label_smoothing != 0.0 && !self.loss.smooths_labels() {
             let reason = "only `cdpo`, `robust` and `simpo` smooth labels; take `loss = \"cdpo\"` or remove the key";
@@ -104,11 +100,9 @@ impl PreferenceConfig {
             return Err(bad_config("sft_weight", self.sft_weight, "must be 0 or above"));
         }
         match self.simpo_gamma {
-            Some(gamma) if self.loss != PreferenceLoss::Simpo => Err(bad_config(
-                "simpo_gamma",
-                gamma,
-                "only `simpo` has a margin; remove the key",
-            )),
+            Some(gamma) if self.loss != PreferenceLoss::Simpo => {
+                Err(bad_config("simpo_gamma", gamma, "only `simpo` has a margin; remove the key"))
+            }
             Some(gamma) if !gamma.is_finite() => Err(bad_config("simpo_gamma", gamma, "must be finite")),
             _ => Ok(()),
         }
@@ -129,10 +123,7 @@ pub struct Pair {
 /// The implicit rewards `beta * c` and `beta * r` of a pair, as TRL logs them (SimPO: `beta *` mean log-prob).
 pub fn rewards(config: &PreferenceConfig, pair: &Pair) -> (f64, f64) {
     let (c, r) = if config.loss == PreferenceLoss::Simpo {
-        (
-            pair.chosen.sum() / length(&pair.chosen),
-            pair.rejected.sum() / length(&pair.rejected),
-        )
+        (pair.chosen.sum() / length(&pair.chosen), pair.rejected.sum() / length(&pair.rejected))
     } else {
         let (chosen, rejected) = pair.reference.unwrap_or((0.0, 0.0));
         (pair.chosen.sum() - chosen, pair.rejected.sum() - rejected)
@@ -184,24 +175,15 @@ pub fn preference(config: &PreferenceConfig, pairs: &[Pair]) -> Result<LossOutpu
     let chosen_tokens: usize = pairs.iter().map(|p| p.chosen.n_loss()).sum();
     let (mut sum, mut grads) = (0.0, Vec::with_capacity(2 * pairs.len()));
     for pair in pairs {
-        let (chosen_ref, rejected_ref) = pair
-            .reference
-            .filter(|_| config.loss.needs_reference())
-            .unwrap_or((0.0, 0.0));
-        let (chosen_len, rejected_len) = if config.loss.divides_by_length() {
-            (length(&pair.chosen), length(&pair.rejected))
-        } else {
-            (1.0, 1.0)
-        };
+        let (chosen_ref, rejected_ref) = pair.reference.filter(|_| config.loss.needs_reference()).unwrap_or((0.0, 0.0));
+        let (chosen_len, rejected_len) =
+            if config.loss.divides_by_length() { (length(&pair.chosen), length(&pair.rejected)) } else { (1.0, 1.0) };
         let chosen = (pair.chosen.sum() - chosen_ref) / chosen_len;
         let rejected = (pair.rejected.sum() - rejected_ref) / rejected_len;
         let (value, slope) = pair_loss(config, chosen - rejected);
         sum += value;
         let sft = config.sft_weight / chosen_tokens as f64;
-        let grad = |d_logprob| Grad {
-            d_logprob,
-            d_entropy: None,
-        };
+        let grad = |d_logprob| Grad { d_logprob, d_entropy: None };
         grads.push(grad(pair.chosen.spread(slope / (n * chosen_len) - sft)));
         grads.push(grad(pair.rejected.spread(-slope / (n * rejected_len))));
     }
@@ -230,11 +212,7 @@ fn check_pair(config: &PreferenceConfig, index: usize, pair: &Pair) -> Result<()
         }),
         Some((chosen, rejected)) if !(chosen.is_finite() && rejected.is_finite()) => {
             let value = if chosen.is_finite() { rejected } else { chosen };
-            Err(LossError::NotFinite {
-                sequence: 2 * index,
-                token: 0,
-                value,
-            })
+            Err(LossError::NotFinite { sequence: 2 * index, token: 0, value })
         }
         _ => Ok(()),
     }
@@ -243,26 +221,13 @@ fn check_pair(config: &PreferenceConfig, index: usize, pair: &Pair) -> Result<()
 fn metrics(config: &PreferenceConfig, pairs: &[Pair]) -> Metrics {
     let n = pairs.len() as f64;
     let mean = |of: &dyn Fn(&Pair) -> f64| pairs.iter().map(of).sum::<f64>() / n;
-    let logp = |tokens: &Tokens| {
-        tokens.sum()
-            / if config.loss == PreferenceLoss::Simpo {
-                length(tokens)
-            } else {
-                1.0
-            }
-    };
+    let logp = |tokens: &Tokens| tokens.sum() / if config.loss == PreferenceLoss::Simpo { length(tokens) } else { 1.0 };
     let mut out = Metrics::new();
     let mut log = |name: &str, value: f64| out.insert(name.to_owned(), value);
     log("rewards/chosen", mean(&|p| rewards(config, p).0));
     log("rewards/rejected", mean(&|p| rewards(config, p).1));
-    log(
-        "rewards/margins",
-        mean(&|p| rewards(config, p).0 - rewards(config, p).1),
-    );
-    log(
-        "rewards/accuracies",
-        mean(&|p| f64::from(u8::from(rewards(config, p).0 > rewards(config, p).1))),
-    );
+    log("rewards/margins", mean(&|p| rewards(config, p).0 - rewards(config, p).1));
+    log("rewards/accuracies", mean(&|p| f64::from(u8::from(rewards(config, p).0 > rewards(config, p).1))));
     log("logps/chosen", mean(&|p| logp(&p.chosen)));
     log("logps/rejected", mean(&|p| logp(&p.rejected)));
     if let Some(entropy) = mean_entropy(pairs.iter().flat_map(|p| [&p.chosen, &p.rejected])) {
@@ -290,20 +255,13 @@ mod tests {
     ];
 
     fn config(loss: PreferenceLoss) -> PreferenceConfig {
-        PreferenceConfig {
-            loss,
-            ..PreferenceConfig::default()
-        }
+        PreferenceConfig { loss, ..PreferenceConfig::default() }
     }
 
     /// Chosen -3 (two tokens), rejected -6 (three); the reference has both at -5: c = 2, r = -1.
     fn by_hand() -> Vec<Pair> {
         let (chosen, rejected) = (tokens(&[-1.0, -2.0]), tokens(&[-1.0, -2.0, -3.0]));
-        vec![Pair {
-            chosen,
-            rejected,
-            reference: Some((-5.0, -5.0)),
-        }]
+        vec![Pair { chosen, rejected, reference: Some((-5.0, -5.0)) }]
     }
 
     #[test]
@@ -311,35 +269,17 @@ mod tests {
         let value = |config: PreferenceConfig| preference(&config, &by_hand()).unwrap().loss;
         let nls = |z: f64| (1.0 + (-z).exp()).ln();
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} {b}");
-        let smooth = |loss| PreferenceConfig {
-            label_smoothing: 0.1,
-            ..config(loss)
-        };
+        let smooth = |loss| PreferenceConfig { label_smoothing: 0.1, ..config(loss) };
         close(value(config(PreferenceLoss::Dpo)), nls(0.3));
         close(value(config(PreferenceLoss::DpoNorm)), nls(0.1 * (1.0 + 1.0 / 3.0)));
         close(value(smooth(PreferenceLoss::Cdpo)), 0.9 * nls(0.3) + 0.1 * nls(-0.3));
-        close(
-            value(smooth(PreferenceLoss::Robust)),
-            (0.9 * nls(0.3) - 0.1 * nls(-0.3)) / 0.8,
-        );
+        close(value(smooth(PreferenceLoss::Robust)), (0.9 * nls(0.3) - 0.1 * nls(-0.3)) / 0.8);
         close(value(config(PreferenceLoss::Ipo)), (4.0_f64 / 3.0 - 5.0).powi(2));
         close(value(config(PreferenceLoss::IpoSum)), 4.0);
         close(value(config(PreferenceLoss::Hinge)), 0.7);
         close(value(config(PreferenceLoss::Simpo)), nls(0.1 * (-1.5 + 2.0) - 0.5));
-        close(
-            value(PreferenceConfig {
-                simpo_gamma: Some(0.0),
-                ..config(PreferenceLoss::Simpo)
-            }),
-            nls(0.05),
-        );
-        close(
-            value(PreferenceConfig {
-                sft_weight: 2.0,
-                ..config(PreferenceLoss::Dpo)
-            }),
-            nls(0.3) + 2.0 * 1.5,
-        );
+        close(value(PreferenceConfig { simpo_gamma: Some(0.0), ..config(PreferenceLoss::Simpo) }), nls(0.05));
+        close(value(PreferenceConfig { sft_weight: 2.0, ..config(PreferenceLoss::Dpo) }), nls(0.3) + 2.0 * 1.5);
     }
 
     #[test]
@@ -367,19 +307,12 @@ mod tests {
             .map(|i| {
                 let (chosen, rejected) = (ragged(&mut stream, 1 + i), ragged(&mut stream, 9 - i));
                 let reference = Some((chosen.sum(), rejected.sum()));
-                Pair {
-                    chosen,
-                    rejected,
-                    reference,
-                }
+                Pair { chosen, rejected, reference }
             })
             .collect();
         let out = preference(&config(PreferenceLoss::Dpo), &pairs).unwrap();
         assert!((out.loss - LN_2).abs() < 1e-15, "{}", out.loss);
-        assert_eq!(
-            (out.metrics["rewards/margins"], out.metrics["rewards/accuracies"]),
-            (0.0, 0.0)
-        );
+        assert_eq!((out.metrics["rewards/margins"], out.metrics["rewards/accuracies"]), (0.0, 0.0));
     }
 
     #[test]
@@ -394,26 +327,13 @@ mod tests {
             .collect();
         for loss in ALL {
             let smoothing = if loss.smooths_labels() { 0.15 } else { 0.0 };
-            let config = PreferenceConfig {
-                label_smoothing: smoothing,
-                sft_weight: 0.3,
-                beta: 0.4,
-                ..config(loss)
-            };
+            let config = PreferenceConfig { label_smoothing: smoothing, sft_weight: 0.3, beta: 0.4, ..config(loss) };
             let out = preference(&config, &pairs).unwrap();
             for (s, grad) in out.grads.iter().enumerate() {
-                let at = if s % 2 == 0 {
-                    &pairs[s / 2].chosen
-                } else {
-                    &pairs[s / 2].rejected
-                };
+                let at = if s % 2 == 0 { &pairs[s / 2].chosen } else { &pairs[s / 2].rejected };
                 let worst = finite_difference(at, grad, |moved| {
                     let mut pairs = pairs.clone();
-                    *(if s % 2 == 0 {
-                        &mut pairs[s / 2].chosen
-                    } else {
-                        &mut pairs[s / 2].rejected
-                    }) = moved.clone();
+                    *(if s % 2 == 0 { &mut pairs[s / 2].chosen } else { &mut pairs[s / 2].rejected }) = moved.clone();
                     preference(&config, &pairs).unwrap().loss
                 });
                 assert!(worst < 1e-7, "{loss:?}: {worst}");
@@ -425,42 +345,21 @@ mod tests {
     fn a_key_that_the_loss_ignores_is_refused() {
         let refused = |config: PreferenceConfig| matches!(config.check(), Err(LossError::Config { .. }));
         assert!(ALL.iter().all(|&loss| config(loss).check().is_ok()));
-        assert!(refused(PreferenceConfig {
-            label_smoothing: 0.1,
-            ..config(PreferenceLoss::Dpo)
-        }));
-        assert!(refused(PreferenceConfig {
-            simpo_gamma: Some(0.5),
-            ..config(PreferenceLoss::Dpo)
-        }));
-        assert!(refused(PreferenceConfig {
-            label_smoothing: 0.5,
-            ..config(PreferenceLoss::Robust)
-        }));
-        assert!(refused(PreferenceConfig {
-            beta: 0.0,
-            ..config(PreferenceLoss::Dpo)
-        }));
-        assert!(refused(PreferenceConfig {
-            sft_weight: -1.0,
-            ..config(PreferenceLoss::Dpo)
-        }));
+        assert!(refused(PreferenceConfig { label_smoothing: 0.1, ..config(PreferenceLoss::Dpo) }));
+        assert!(refused(PreferenceConfig { simpo_gamma: Some(0.5), ..config(PreferenceLoss::Dpo) }));
+        assert!(refused(PreferenceConfig { label_smoothing: 0.5, ..config(PreferenceLoss::Robust) }));
+        assert!(refused(PreferenceConfig { beta: 0.0, ..config(PreferenceLoss::Dpo) }));
+        assert!(refused(PreferenceConfig { sft_weight: -1.0, ..config(PreferenceLoss::Dpo) }));
     }
 
     #[test]
     fn a_missing_reference_an_empty_answer_and_an_empty_step_are_errors() {
         let mut pairs = by_hand();
         pairs[0].reference = None;
-        assert!(matches!(
-            preference(&config(PreferenceLoss::Dpo), &pairs),
-            Err(LossError::Missing { .. })
-        ));
+        assert!(matches!(preference(&config(PreferenceLoss::Dpo), &pairs), Err(LossError::Missing { .. })));
         assert!(preference(&config(PreferenceLoss::Simpo), &pairs).is_ok());
         pairs[0].rejected.mask = vec![false; 3];
-        assert_eq!(
-            preference(&config(PreferenceLoss::Simpo), &pairs),
-            Err(LossError::NoLossTokens)
-        );
+        assert_eq!(preference(&config(PreferenceLoss::Simpo), &pairs), Err(LossError::NoLossTokens));
         assert_eq!(preference(&config(PreferenceLoss::Dpo), &[]), Err(LossError::Empty));
     }
 }

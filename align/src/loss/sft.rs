@@ -48,10 +48,7 @@ pub fn sft(config: &SftConfig, sequences: &[Tokens]) -> Result<LossOutput, LossE
             sum -= weight * tokens.logprob[i];
             d_logprob[i] = -weight * scale;
         }
-        grads.push(Grad {
-            d_logprob,
-            d_entropy: None,
-        });
+        grads.push(Grad { d_logprob, d_entropy: None });
     }
     let loss = sum / n as f64;
     let mut metrics = Metrics::from([("loss".to_owned(), loss), ("num_tokens".to_owned(), n as f64)]);
@@ -107,9 +104,6 @@ mod tests {
         assert_eq!(sft(&SftConfig::default(), &[masked]), Err(LossError::NoLossTokens));
         assert_eq!(sft(&SftConfig::default(), &[]), Err(LossError::NoLossTokens));
         assert!(serde_json::from_str::<SftConfig>(r#"{"los": "nll"}"#).is_err());
-        assert_eq!(
-            serde_json::from_str::<SftConfig>(r#"{"loss": "dft"}"#).unwrap().loss,
-            SftLoss::Dft
-        );
+        assert_eq!(serde_json::from_str::<SftConfig>(r#"{"loss": "dft"}"#).unwrap().loss, SftLoss::Dft);
     }
 }

@@ -42,20 +42,13 @@ pub struct MicroGrad {
 impl<'a> MicroView<'a> {
     /// The statistics of a micro-batch with its loss mask.
     pub fn new(stats: &'a TokenStats, loss_mask: &'a [f32]) -> Self {
-        Self {
-            logprob: &stats.logprob,
-            entropy: &stats.entropy,
-            loss_mask,
-        }
+        Self { logprob: &stats.logprob, entropy: &stats.entropy, loss_mask }
     }
 }
 
 impl From<MicroGrad> for TokenGrad {
     fn from(grad: MicroGrad) -> Self {
-        Self {
-            d_logprob: grad.d_logprob,
-            d_entropy: grad.d_entropy,
-        }
+        Self { d_logprob: grad.d_logprob, d_entropy: grad.d_entropy }
     }
 }
 
@@ -73,11 +66,7 @@ pub fn through(
     segments: &[Segment],
     loss: impl FnOnce(Vec<Tokens>) -> Result<LossOutput, LossError>,
 ) -> Result<(LossOutput, Vec<TokenGrad>), LossError> {
-    let views: Vec<_> = stats
-        .iter()
-        .zip(loss_masks)
-        .map(|(stats, mask)| MicroView::new(stats, mask))
-        .collect();
+    let views: Vec<_> = stats.iter().zip(loss_masks).map(|(stats, mask)| MicroView::new(stats, mask)).collect();
     let output = loss(gather(&views, segments)?)?;
     let sizes: Vec<_> = stats.iter().map(|s| s.logprob.len()).collect();
     let grads = scatter(&sizes, segments, &output.grads)?;
@@ -86,22 +75,12 @@ pub fn through(
 
 /// One segment per row of a `[b, t]` micro-batch.
 pub fn rows(micro: usize, b: usize, t: usize) -> Vec<Segment> {
-    (0..b)
-        .map(|row| Segment {
-            micro,
-            start: row * t,
-            end: (row + 1) * t,
-        })
-        .collect()
+    (0..b).map(|row| Segment { micro, start: row * t, end: (row + 1) * t }).collect()
 }
 
 /// The sequences of a step, in the order of `segments`.
 pub fn gather(micro: &[MicroView<'_>], segments: &[Segment]) -> Result<Vec<Tokens>, LossError> {
-    segments
-        .iter()
-        .enumerate()
-        .map(|(index, segment)| gather_one(micro, index, *segment))
-        .collect()
+    segments.iter().enumerate().map(|(index, segment)| gather_one(micro, index, *segment)).collect()
 }
 
 fn gather_one(micro: &[MicroView<'_>], index: usize, at: Segment) -> Result<Tokens, LossError> {
@@ -111,10 +90,7 @@ fn gather_one(micro: &[MicroView<'_>], index: usize, at: Segment) -> Result<Toke
         .ok_or_else(|| fault(format!("micro-batch {} of {} does not exist", at.micro, micro.len())))?;
     let size = view.logprob.len();
     if at.start > at.end || at.end > size {
-        return Err(fault(format!(
-            "{}..{} lies outside its micro-batch of {size} tokens",
-            at.start, at.end
-        )));
+        return Err(fault(format!("{}..{} lies outside its micro-batch of {size} tokens", at.start, at.end)));
     }
     if view.loss_mask.len() != size || (!view.entropy.is_empty() && view.entropy.len() != size) {
         return Err(fault(format!(
@@ -132,32 +108,19 @@ fn gather_one(micro: &[MicroView<'_>], index: usize, at: Segment) -> Result<Toke
         mask.push(value == 1.0);
     }
     let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
-    let entropy = if view.entropy.is_empty() {
-        Vec::new()
-    } else {
-        wide(&view.entropy[range.clone()])
-    };
-    Ok(Tokens {
-        logprob: wide(&view.logprob[range]),
-        entropy,
-        mask,
-    })
+    let entropy = if view.entropy.is_empty() { Vec::new() } else { wide(&view.entropy[range.clone()]) };
+    Ok(Tokens { logprob: wide(&view.logprob[range]), entropy, mask })
 }
 
 /// The gradients of each micro-batch; `sizes[m]` is its `b*t`. Segments must be those that [`gather`] was given.
 pub fn scatter(sizes: &[usize], segments: &[Segment], grads: &[Grad]) -> Result<Vec<MicroGrad>, LossError> {
     if segments.len() != grads.len() {
         let reason = format!("{} segments but {} gradients", segments.len(), grads.len());
-        return Err(LossError::Segment {
-            segment: segments.len().min(grads.len()),
-            reason,
-        });
+        return Err(LossError::Segment { segment: segments.len().min(grads.len()), reason });
     }
     let with_entropy = grads.iter().any(|g| g.d_entropy.is_some());
-    let zeros = |&size: &usize| MicroGrad {
-        d_logprob: vec![0.0; size],
-        d_entropy: with_entropy.then(|| vec![0.0; size]),
-    };
+    let zeros =
+        |&size: &usize| MicroGrad { d_logprob: vec![0.0; size], d_entropy: with_entropy.then(|| vec![0.0; size]) };
     let mut out: Vec<MicroGrad> = sizes.iter().map(zeros).collect();
     for (index, (at, grad)) in segments.iter().zip(grads).enumerate() {
         let fits = sizes.get(at.micro).is_some_and(|&size| at.end <= size)
@@ -197,20 +160,13 @@ mod tests {
             let views: Vec<_> = logprob
                 .chunks(size)
                 .zip(mask.chunks(size))
-                .map(|(logprob, loss_mask)| MicroView {
-                    logprob,
-                    entropy: &[],
-                    loss_mask,
-                })
+                .map(|(logprob, loss_mask)| MicroView { logprob, entropy: &[], loss_mask })
                 .collect();
             let segments: Vec<_> = (0..views.len()).flat_map(|m| rows(m, rows_per_micro, 4)).collect();
             let out = sft(&SftConfig::default(), &gather(&views, &segments).unwrap()).unwrap();
             let sizes: Vec<_> = views.iter().map(|v| v.logprob.len()).collect();
             let grads = scatter(&sizes, &segments, &out.grads).unwrap();
-            (
-                out.loss.to_bits(),
-                grads.into_iter().flat_map(|g| g.d_logprob).collect::<Vec<_>>(),
-            )
+            (out.loss.to_bits(), grads.into_iter().flat_map(|g| g.d_logprob).collect::<Vec<_>>())
         };
         assert_eq!(run(6), run(1));
         assert_eq!(run(6), run(2));
@@ -219,33 +175,13 @@ mod tests {
 
     #[test]
     fn several_sequences_packed_in_one_row_stay_apart() {
-        let view = MicroView {
-            logprob: &[-1.0, -2.0, -3.0, -4.0],
-            entropy: &[0.0; 4],
-            loss_mask: &[1.0, 1.0, 0.0, 1.0],
-        };
-        let segments = [
-            Segment {
-                micro: 0,
-                start: 0,
-                end: 2,
-            },
-            Segment {
-                micro: 0,
-                start: 2,
-                end: 4,
-            },
-        ];
+        let view =
+            MicroView { logprob: &[-1.0, -2.0, -3.0, -4.0], entropy: &[0.0; 4], loss_mask: &[1.0, 1.0, 0.0, 1.0] };
+        let segments = [Segment { micro: 0, start: 0, end: 2 }, Segment { micro: 0, start: 2, end: 4 }];
         let tokens = gather(&[view], &segments).unwrap();
         assert_eq!((tokens[0].sum(), tokens[1].sum()), (-3.0, -4.0));
-        let grads = [tokens[0].spread(1.0), tokens[1].spread(2.0)].map(|d_logprob| Grad {
-            d_logprob,
-            d_entropy: None,
-        });
-        assert_eq!(
-            scatter(&[4], &segments, &grads).unwrap()[0].d_logprob,
-            [1.0, 1.0, 0.0, 2.0]
-        );
+        let grads = [tokens[0].spread(1.0), tokens[1].spread(2.0)].map(|d_logprob| Grad { d_logprob, d_entropy: None });
+        assert_eq!(scatter(&[4], &segments, &grads).unwrap()[0].d_logprob, [1.0, 1.0, 0.0, 2.0]);
     }
 
     #[test]
@@ -261,32 +197,14 @@ mod tests {
         let (output, grads) = through(&all, &masks, &segments, |tokens| sft(&SftConfig::default(), &tokens)).unwrap();
         let third = -1.0_f32 / 3.0;
         assert!((output.loss - 7.0 / 3.0).abs() < 1e-15);
-        assert_eq!(
-            (grads[0].d_logprob.clone(), grads[1].d_logprob.clone()),
-            (vec![third; 2], vec![third, 0.0])
-        );
+        assert_eq!((grads[0].d_logprob.clone(), grads[1].d_logprob.clone()), (vec![third; 2], vec![third, 0.0]));
     }
 
     #[test]
     fn segments_that_do_not_fit_and_soft_masks_are_refused() {
-        let view = MicroView {
-            logprob: &[-1.0; 4],
-            entropy: &[],
-            loss_mask: &[0.5; 4],
-        };
+        let view = MicroView { logprob: &[-1.0; 4], entropy: &[], loss_mask: &[0.5; 4] };
         let all = |start, end, micro| gather(&[view], &[Segment { micro, start, end }]);
         assert!(all(0, 5, 0).is_err() && all(0, 4, 1).is_err() && all(0, 4, 0).is_err());
-        assert!(
-            scatter(
-                &[4],
-                &[Segment {
-                    micro: 0,
-                    start: 0,
-                    end: 4
-                }],
-                &[]
-            )
-            .is_err()
-        );
+        assert!(scatter(&[4], &[Segment { micro: 0, start: 0, end: 4 }], &[]).is_err());
     }
 }

@@ -14,12 +14,7 @@ pub(super) fn draw(words: &[String], stream: &mut Stream) -> Item {
     Item {
         prompt: format!("Word {} of: {subject}", k + 1),
         answer: five[k].to_owned(),
-        distractors: five
-            .iter()
-            .enumerate()
-            .filter(|&(i, _)| i != k)
-            .map(|(_, &w)| w.to_owned())
-            .collect(),
+        distractors: five.iter().enumerate().filter(|&(i, _)| i != k).map(|(_, &w)| w.to_owned()).collect(),
         subject,
         parent_id: None,
         span: None,

@@ -203,27 +203,17 @@ impl TasksConfig {
         if self.tasks.is_empty() {
             return fault("tasks", "[]".to_owned(), "name at least one task");
         }
-        for (key, share) in [
-            ("distractor_share", self.distractor_share),
-            ("format_miss_share", self.format_miss_share),
-        ] {
+        for (key, share) in [("distractor_share", self.distractor_share), ("format_miss_share", self.format_miss_share)]
+        {
             if !(0.0..=1.0).contains(&share) {
                 return fault(key, share.to_string(), "a share lies in 0..1");
             }
         }
         if self.n_words < words::MIN_WORDS {
-            return fault(
-                "n_words",
-                self.n_words.to_string(),
-                "at least 8, so that a prompt's words differ",
-            );
+            return fault("n_words", self.n_words.to_string(), "at least 8, so that a prompt's words differ");
         }
         if self.max_prompt_tokens < MIN_PROMPT_TOKENS {
-            return fault(
-                "max_prompt_tokens",
-                self.max_prompt_tokens.to_string(),
-                "the shortest formats need 16",
-            );
+            return fault("max_prompt_tokens", self.max_prompt_tokens.to_string(), "the shortest formats need 16");
         }
         Ok(())
     }
@@ -273,11 +263,7 @@ pub fn estimated_tokens(prompt: &str) -> usize {
         if byte.is_ascii_alphabetic() {
             letters += 1;
         } else {
-            tokens += if letters <= 3 {
-                usize::from(letters > 0)
-            } else {
-                letters.div_ceil(2)
-            };
+            tokens += if letters <= 3 { usize::from(letters > 0) } else { letters.div_ceil(2) };
             letters = 0;
             // A space before a digit is a token of its own.
             tokens += usize::from(byte != b' ') + usize::from(byte.is_ascii_digit() && before == b' ');
@@ -307,22 +293,13 @@ pub fn generate_counted(
     if config.tasks.contains(&TaskKind::SentenceNumber) {
         pools = sentence_number::Pools::new(seed, documents, &fits);
         if pools.is_empty() {
-            return Err(TasksError::NoSentences {
-                documents: documents.len(),
-            });
+            return Err(TasksError::NoSentences { documents: documents.len() });
         }
     }
     let mut rows = Vec::new();
     for split in Split::ALL {
-        let mut source = Source {
-            config,
-            seed,
-            split,
-            words: &words,
-            pools: &pools,
-            fits: &fits,
-            used: BTreeSet::new(),
-        };
+        let mut source =
+            Source { config, seed, split, words: &words, pools: &pools, fits: &fits, used: BTreeSet::new() };
         for number in 0..config.rows(split) {
             let row = source.row(number, rows.len())?;
             rows.push(row);
@@ -352,29 +329,18 @@ impl Source<'_> {
             item = self.pools.get(self.split, number / tasks.len());
             if item.is_none() {
                 let others: Vec<_> = tasks.iter().filter(|&&t| t != TaskKind::SentenceNumber).collect();
-                let short = TasksError::TooFew {
-                    task: task.as_str(),
-                    split: self.split.as_str(),
-                    made: self.used.len(),
-                };
+                let short =
+                    TasksError::TooFew { task: task.as_str(), split: self.split.as_str(), made: self.used.len() };
                 task = **others.get(number / tasks.len() % others.len().max(1)).ok_or(short)?;
             }
         }
-        let key = [
-            "task".into(),
-            self.seed.into(),
-            self.split.as_str().into(),
-            (number as u64).into(),
-        ];
+        let key = ["task".into(), self.seed.into(), self.split.as_str().into(), (number as u64).into()];
         let mut stream = Stream::new(&key);
         let item = match item {
             Some(item) => item,
             None => self.draw(task, &mut stream)?,
         };
-        let completion = self
-            .split
-            .demonstrates()
-            .then(|| self.demonstrate(task, &item, &mut stream));
+        let completion = self.split.demonstrates().then(|| self.demonstrate(task, &item, &mut stream));
         let parent = item.parent_id.as_deref().unwrap_or("");
         let stage = format!("tasks:{VERSION}:{}", self.seed);
         let id = rng::key(&[parent.into(), stage.as_str().into(), (ordinal as u64).into()]);
@@ -407,11 +373,7 @@ impl Source<'_> {
                 return Ok(item);
             }
         }
-        Err(TasksError::TooFew {
-            task: task.as_str(),
-            split: self.split.as_str(),
-            made: self.used.len(),
-        })
+        Err(TasksError::TooFew { task: task.as_str(), split: self.split.as_str(), made: self.used.len() })
     }
 
     /// The assistant's turn: the answer, or by the config's shares a distractor or one without its tag.
@@ -419,16 +381,8 @@ impl Source<'_> {
         let distracted = stream.chance(self.config.distractor_share);
         let pick = stream.below(item.distractors.len());
         let missed = stream.chance(self.config.format_miss_share);
-        let answer = if distracted {
-            &item.distractors[pick]
-        } else {
-            &item.answer
-        };
-        if task == TaskKind::Tag && !missed {
-            tag::wrap(answer)
-        } else {
-            format!(" {answer}")
-        }
+        let answer = if distracted { &item.distractors[pick] } else { &item.answer };
+        if task == TaskKind::Tag && !missed { tag::wrap(answer) } else { format!(" {answer}") }
     }
 }
 

@@ -60,25 +60,16 @@ fn sentence(document: &str, start: usize, end: usize, fits: &dyn Fn(&str) -> boo
     }
     let number = one_number(bytes)?;
     let words = words_of(bytes);
-    let at = words
-        .iter()
-        .position(|&(from, to)| from <= number.0 && number.1 <= to)?;
+    let at = words.iter().position(|&(from, to)| from <= number.0 && number.1 <= to)?;
     let (mut first, mut last) = (0, words.len());
     let text = |first: usize, last: usize| (start + words[first].0, start + words[last - 1].1);
     while last - first >= MIN_WORDS {
         let (from, to) = text(first, last);
         if fits(&prompt(&document[from..to])) {
-            return Some(Sentence {
-                text: (from, to),
-                number: (start + number.0, start + number.1),
-            });
+            return Some(Sentence { text: (from, to), number: (start + number.0, start + number.1) });
         }
         // Drop a word from the longer side.
-        if last - 1 - at >= at - first {
-            last -= 1
-        } else {
-            first += 1
-        }
+        if last - 1 - at >= at - first { last -= 1 } else { first += 1 }
     }
     None
 }
@@ -149,11 +140,7 @@ impl Pools {
         for (_, text, (id, found)) in ordered {
             let test = held_out(seed, TaskKind::SentenceNumber, text, HELD_OUT_EVERY);
             if let Some(item) = item(seed, text, id, &found) {
-                if test {
-                    pools.test.push(item)
-                } else {
-                    pools.rest.push(item)
-                }
+                if test { pools.test.push(item) } else { pools.rest.push(item) }
             }
         }
         pools
@@ -182,9 +169,7 @@ fn item(seed: u64, text: &str, id: &str, found: &Sentence) -> Option<Item> {
     let mut stream = Stream::new(&["wrong digit".into(), seed.into(), text.into()]);
     let (head, last) = answer.split_at(answer.len() - 1);
     let digit = last.parse::<usize>().ok()?;
-    let distractors = (0..3)
-        .map(|_| format!("{head}{}", (digit + 1 + stream.below(9)) % 10))
-        .collect();
+    let distractors = (0..3).map(|_| format!("{head}{}", (digit + 1 + stream.below(9)) % 10)).collect();
     Some(Item {
         prompt: prompt(text),
         answer: answer.to_owned(),
@@ -202,10 +187,7 @@ mod tests {
     fn found(document: &str) -> Vec<(&str, &str)> {
         let short = |prompt: &str| prompt.len() <= 50;
         let cut = |(from, to): (usize, usize)| &document[from..to];
-        sentences(document, &short)
-            .into_iter()
-            .map(|s| (cut(s.text), cut(s.number)))
-            .collect()
+        sentences(document, &short).into_iter().map(|s| (cut(s.text), cut(s.number))).collect()
     }
 
     #[test]
@@ -214,18 +196,9 @@ mod tests {
             ("", vec![]),
             ("word", vec![]),
             ("The default is 64 bytes.", vec![("The default is 64 bytes.", "64")]),
-            (
-                "None here. It takes 3 more steps. Or so.",
-                vec![("It takes 3 more steps.", "3")],
-            ),
-            (
-                "one two three 4\nfive six seven 8\n",
-                vec![("one two three 4", "4"), ("five six seven 8", "8")],
-            ),
-            (
-                "Über alles: see the list (7) below. It takes 3 more steps.",
-                vec![("It takes 3 more steps.", "3")],
-            ),
+            ("None here. It takes 3 more steps. Or so.", vec![("It takes 3 more steps.", "3")]),
+            ("one two three 4\nfive six seven 8\n", vec![("one two three 4", "4"), ("five six seven 8", "8")]),
+            ("Über alles: see the list (7) below. It takes 3 more steps.", vec![("It takes 3 more steps.", "3")]),
             ("From 3 to 5 of them.", vec![]),
             ("See the utf8 page here.", vec![]),
             ("See git(1) for more of it.", vec![]),

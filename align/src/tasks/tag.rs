@@ -14,12 +14,7 @@ pub(super) fn draw(words: &[String], stream: &mut Stream) -> Item {
     Item {
         prompt: format!("Tag the {place} of: {subject}"),
         answer: three[at].to_owned(),
-        distractors: three
-            .iter()
-            .enumerate()
-            .filter(|&(i, _)| i != at)
-            .map(|(_, &w)| w.to_owned())
-            .collect(),
+        distractors: three.iter().enumerate().filter(|&(i, _)| i != at).map(|(_, &w)| w.to_owned()).collect(),
         subject,
         parent_id: None,
         span: None,

@@ -62,12 +62,7 @@ mod tests {
 
     #[test]
     fn frequent_words_are_counted_between_spaces_and_ordered_by_count_then_name() {
-        let text = format!(
-            "{}{}{}end",
-            "a big red ".repeat(30),
-            "the blue ".repeat(25),
-            "über été ".repeat(40)
-        );
+        let text = format!("{}{}{}end", "a big red ".repeat(30), "the blue ".repeat(25), "über été ".repeat(40));
         let words = frequent_words(&[("d", &text)], 3);
         assert_eq!(words, ["big", "red", "blue"]);
         assert!(frequent_words(&[("d", ""), ("e", "word")], 3).is_empty());

@@ -87,11 +87,7 @@ impl Verifier {
                 let name = spec.strip_prefix("tag:").ok_or_else(unknown)?;
                 let letters = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
                 let fine = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(letters);
-                if fine {
-                    Ok(Self::Tag(name.to_owned()))
-                } else {
-                    Err(unknown())
-                }
+                if fine { Ok(Self::Tag(name.to_owned())) } else { Err(unknown()) }
             }
         }
     }
@@ -125,11 +121,7 @@ impl Verifier {
                 if golds.peek().is_none() {
                     return verdict(Status::Unknown, "the gold answer lists nothing");
                 }
-                if golds.any(|g| g == given) {
-                    pass()
-                } else {
-                    verdict(Status::Fail, format!("got {}", short(given)))
-                }
+                if golds.any(|g| g == given) { pass() } else { verdict(Status::Fail, format!("got {}", short(given))) }
             }
         }
     }
@@ -145,28 +137,17 @@ fn pass() -> Verdict {
 }
 
 fn verdict(status: Status, detail: impl Into<String>) -> Verdict {
-    Verdict {
-        status,
-        detail: detail.into(),
-    }
+    Verdict { status, detail: detail.into() }
 }
 
 fn compare(given: &str, gold: &str) -> Verdict {
-    if given == gold {
-        pass()
-    } else {
-        verdict(Status::Fail, format!("got {}", short(given)))
-    }
+    if given == gold { pass() } else { verdict(Status::Fail, format!("got {}", short(given))) }
 }
 
 /// At most 40 characters, quoted.
 fn short(text: &str) -> String {
     let cut: String = text.chars().take(40).collect();
-    if cut.len() < text.len() {
-        format!("`{cut}…`")
-    } else {
-        format!("`{cut}`")
-    }
+    if cut.len() < text.len() { format!("`{cut}…`") } else { format!("`{cut}`") }
 }
 
 /// The text between the one opening and the one closing tag.
@@ -176,10 +157,7 @@ fn inside_tag<'a>(text: &'a str, name: &str) -> Result<&'a str, String> {
     // A half tag such as `<answer` or `</answer >` counts as a start that is not a whole tag.
     let starts = text.matches(&open[..open.len() - 1]).count() + text.matches(&close[..close.len() - 1]).count();
     if opened != 1 || closed != 1 || starts != 2 {
-        return Err(format!(
-            "{opened} {open} and {closed} {close}, {} malformed",
-            starts - opened - closed
-        ));
+        return Err(format!("{opened} {open} and {closed} {close}, {} malformed", starts - opened - closed));
     }
     match (text.find(&open), text.find(&close)) {
         (Some(start), Some(end)) if start + open.len() <= end => Ok(&text[start + open.len()..end]),
@@ -189,10 +167,7 @@ fn inside_tag<'a>(text: &'a str, name: &str) -> Result<&'a str, String> {
 
 fn last_number(completion: &str, gold: &str) -> Verdict {
     let Some(expected) = number::whole(gold) else {
-        return verdict(
-            Status::Unknown,
-            format!("the gold answer {} is not one number", short(gold)),
-        );
+        return verdict(Status::Unknown, format!("the gold answer {} is not one number", short(gold)));
     };
     match number::last(completion) {
         None => verdict(Status::Fail, "no number"),
@@ -221,11 +196,7 @@ mod tests {
             ("梨", "梨", Status::Pass),
             ("pear", "", Status::Unknown),
         ] {
-            assert_eq!(
-                status("exact", completion, answer),
-                expected,
-                "{completion:?} {answer:?}"
-            );
+            assert_eq!(status("exact", completion, answer), expected, "{completion:?} {answer:?}");
         }
     }
 
@@ -265,11 +236,7 @@ mod tests {
             ("7", "seven", Status::Unknown),
             ("7", "3 or 7", Status::Unknown),
         ] {
-            assert_eq!(
-                status("last_number", completion, answer),
-                expected,
-                "{completion:?} {answer:?}"
-            );
+            assert_eq!(status("last_number", completion, answer), expected, "{completion:?} {answer:?}");
         }
     }
 
@@ -287,10 +254,7 @@ mod tests {
             assert_eq!(Verifier::parse(spec).unwrap().spec(), spec);
         }
         for spec in ["", "exakt", "tag:", "tag:a b", "tag:<a>", "tag:1a"] {
-            assert!(
-                Verifier::parse(spec).unwrap_err().to_string().contains("known: exact"),
-                "{spec}"
-            );
+            assert!(Verifier::parse(spec).unwrap_err().to_string().contains("known: exact"), "{spec}");
         }
     }
 

@@ -20,11 +20,7 @@ impl Rational {
         }
         let divisor = gcd(numerator, denominator).max(1);
         let (numerator, denominator) = (numerator / divisor, denominator / divisor);
-        Some(Self {
-            negative: negative && numerator != 0,
-            numerator,
-            denominator,
-        })
+        Some(Self { negative: negative && numerator != 0, numerator, denominator })
     }
 }
 
@@ -106,12 +102,7 @@ fn scan(text: &str, digit: usize) -> Token {
         (Some((n, d)), Some(by)) => d.checked_mul(by).and_then(|d| Rational::new(negative, n, d)),
         _ => None,
     };
-    Token {
-        start,
-        end: at,
-        is_number: !(glued || glued_before || glued_after),
-        value,
-    }
+    Token { start, end: at, is_number: !(glued || glued_before || glued_after), value }
 }
 
 /// Where the token starts (its sign, currency sign or leading point) and whether it is negative. A minus after a letter
@@ -123,11 +114,7 @@ fn sign(text: &str, digit: usize) -> (usize, bool) {
     }
     let currency = |c: char| matches!(c, '$' | '€' | '£' | '¥');
     let back = |start: usize, is: &dyn Fn(char) -> bool| {
-        text[..start]
-            .chars()
-            .next_back()
-            .filter(|&c| is(c))
-            .map(|c| (start - c.len_utf8(), c))
+        text[..start].chars().next_back().filter(|&c| is(c)).map(|c| (start - c.len_utf8(), c))
     };
     let with_currency = back(start, &currency).map_or(start, |(at, _)| at);
     match back(with_currency, &|c| matches!(c, '-' | '−' | '+')) {
@@ -142,10 +129,7 @@ fn digit_at(bytes: &[u8], at: usize) -> bool {
 
 /// The end of the digits from `at`.
 fn run(bytes: &[u8], at: usize) -> usize {
-    bytes[at..]
-        .iter()
-        .position(|b| !b.is_ascii_digit())
-        .map_or(bytes.len(), |n| at + n)
+    bytes[at..].iter().position(|b| !b.is_ascii_digit()).map_or(bytes.len(), |n| at + n)
 }
 
 /// Reads digits with thousands separators; a comma counts only if one to three digits lead and three follow.
@@ -154,11 +138,7 @@ fn integer(bytes: &[u8], at: usize, decimal: &mut Decimal) -> usize {
     decimal.push(&bytes[at..end], 0);
     if end - at <= 3 {
         while bytes.get(end) == Some(&b',') && digit_at(bytes, end + 1) {
-            let group = bytes[end + 1..]
-                .iter()
-                .take(4)
-                .take_while(|b| b.is_ascii_digit())
-                .count();
+            let group = bytes[end + 1..].iter().take(4).take_while(|b| b.is_ascii_digit()).count();
             if group != 3 {
                 break;
             }
@@ -185,9 +165,7 @@ fn exponent(bytes: &[u8], at: usize, decimal: &mut Decimal) -> usize {
         return at;
     }
     let end = run(bytes, digits);
-    let size = bytes[digits..end]
-        .iter()
-        .fold(0_i64, |n, b| (n * 10 + i64::from(b - b'0')).min(1_000_000));
+    let size = bytes[digits..end].iter().fold(0_i64, |n, b| (n * 10 + i64::from(b - b'0')).min(1_000_000));
     decimal.scale += if bytes.get(at + 1) == Some(&b'-') { size } else { -size };
     end
 }
@@ -202,11 +180,7 @@ struct Decimal {
 impl Decimal {
     fn push(&mut self, digits: &[u8], scale_each: i64) {
         self.scale += scale_each * digits.len() as i64;
-        let skip = if self.digits.is_empty() {
-            digits.iter().take_while(|&&d| d == b'0').count()
-        } else {
-            0
-        };
+        let skip = if self.digits.is_empty() { digits.iter().take_while(|&&d| d == b'0').count() } else { 0 };
         self.digits.extend_from_slice(&digits[skip..]);
     }
 
@@ -222,14 +196,8 @@ impl Decimal {
             return None;
         }
         let value = digits.iter().fold(0_u128, |n, d| n * 10 + u128::from(d - b'0'));
-        let power = u32::try_from(scale.unsigned_abs())
-            .ok()
-            .and_then(|p| 10_u128.checked_pow(p))?;
-        if scale >= 0 {
-            Some((value, power))
-        } else {
-            value.checked_mul(power).map(|n| (n, 1))
-        }
+        let power = u32::try_from(scale.unsigned_abs()).ok().and_then(|p| 10_u128.checked_pow(p))?;
+        if scale >= 0 { Some((value, power)) } else { value.checked_mul(power).map(|n| (n, 1)) }
     }
 }
 

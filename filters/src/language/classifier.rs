@@ -201,11 +201,8 @@ impl Classifier {
 
     /// hidden: [dim] -> probability of each label: [labels].
     fn probabilities(&self, hidden: &[f32]) -> Vec<f32> {
-        let mut scores: Vec<f32> = self
-            .output
-            .chunks_exact(self.dim)
-            .map(|row| row.iter().zip(hidden).map(|(a, b)| a * b).sum())
-            .collect();
+        let mut scores: Vec<f32> =
+            self.output.chunks_exact(self.dim).map(|row| row.iter().zip(hidden).map(|(a, b)| a * b).sum()).collect();
         match self.loss {
             Loss::Softmax => {
                 let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -335,7 +332,8 @@ impl Header {
             3 => Loss::Softmax,
             _ => return Err(LanguageError::Damaged { what: "settings: unknown loss" }),
         };
-        let count = |value: i32| usize::try_from(value).map_err(|_| LanguageError::Damaged { what: "settings: negative size" });
+        let count =
+            |value: i32| usize::try_from(value).map_err(|_| LanguageError::Damaged { what: "settings: negative size" });
         let header = Self {
             dim: count(dim)?,
             word_ngrams: count(word_ngrams)?,
@@ -472,7 +470,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], LanguageError> {
-        let end = self.at.checked_add(count).filter(|&end| end <= self.bytes.len()).ok_or(LanguageError::Damaged { what })?;
+        let end =
+            self.at.checked_add(count).filter(|&end| end <= self.bytes.len()).ok_or(LanguageError::Damaged { what })?;
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)

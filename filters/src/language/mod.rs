@@ -96,7 +96,8 @@ pub struct LanguageModel {
 impl LanguageModel {
     /// Reads a model file, `.bin` or quantised `.ftz`, such as lid.176.bin, lid.176.ftz, GlotLID or OpenLID.
     pub fn load(path: &Path) -> Result<Self, LanguageError> {
-        let bytes = std::fs::read(path).map_err(|source| LanguageError::Unreadable { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| LanguageError::Unreadable { path: path.to_owned(), source })?;
         Self::from_bytes(bytes)
     }
 

@@ -87,7 +87,12 @@ impl ClassifierConfig {
             ((256..=1 << 26).contains(&self.buckets), "buckets", self.buckets.to_string(), "256..67108864"),
             (self.min_count >= 1, "min_count", self.min_count.to_string(), "at least 1"),
             ((1..=1000).contains(&self.epochs), "epochs", self.epochs.to_string(), "1..1000"),
-            (self.learning_rate > 0.0 && self.learning_rate <= 10.0, "learning_rate", self.learning_rate.to_string(), "0..10, not 0"),
+            (
+                self.learning_rate > 0.0 && self.learning_rate <= 10.0,
+                "learning_rate",
+                self.learning_rate.to_string(),
+                "0..10, not 0",
+            ),
             ((0.0..=1.0).contains(&self.mix_share), "mix_share", self.mix_share.to_string(), "0..1"),
             ((1..=self.dim).contains(&self.dsub), "dsub", self.dsub.to_string(), "1..dim"),
         ];
@@ -118,13 +123,16 @@ pub fn train(rows: &[(String, String)], config: &ClassifierConfig) -> Result<Vec
     let mut args = arguments(config);
     args.input = file.path().to_owned();
     let mut bytes = Vec::new();
-    fit(args, config.quantize).and_then(|model| model.save(&mut bytes)).map_err(|source| LanguageError::Training { source })?;
+    fit(args, config.quantize)
+        .and_then(|model| model.save(&mut bytes))
+        .map_err(|source| LanguageError::Training { source })?;
     Ok(bytes)
 }
 
 /// One line per row: its label, its tokens, and the tokens it borrows.
 fn write_lines(rows: &[(&str, &str)], config: &ClassifierConfig, lines: &mut impl Write) -> std::io::Result<()> {
-    let lenders: Vec<&str> = rows.iter().filter(|(label, _)| *label == config.mix_label).map(|(_, text)| *text).collect();
+    let lenders: Vec<&str> =
+        rows.iter().filter(|(label, _)| *label == config.mix_label).map(|(_, text)| *text).collect();
     for (index, (label, text)) in rows.iter().enumerate() {
         write!(lines, "__label__{label}")?;
         tokens(text).try_for_each(|token| write!(lines, " {token}"))?;
@@ -174,7 +182,9 @@ fn in_training_order<'a>(
         keyed.push((xxh3_64_with_seed(text.as_bytes(), u64::from(config.seed)), label.as_str(), text.as_str()));
     }
     if labels.len() < 2 {
-        return Err(LanguageError::Rows { reason: format!("{} labels in {} rows; at least 2 are needed", labels.len(), keyed.len()) });
+        return Err(LanguageError::Rows {
+            reason: format!("{} labels in {} rows; at least 2 are needed", labels.len(), keyed.len()),
+        });
     }
     keyed.sort_unstable();
     Ok(keyed.into_iter().map(|(_, label, text)| (label, text)).collect())
@@ -242,7 +252,15 @@ mod tests {
     }
 
     fn small(quantize: bool) -> ClassifierConfig {
-        ClassifierConfig { buckets: 2000, cutoff: 500, epochs: 20, min_count: 5, quantize, holdout: 10, ..Default::default() }
+        ClassifierConfig {
+            buckets: 2000,
+            cutoff: 500,
+            epochs: 20,
+            min_count: 5,
+            quantize,
+            holdout: 10,
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -273,7 +291,9 @@ mod tests {
             let bytes = train(&rows(), &config).expect("the rows train");
             let theirs = FastText::load(&mut bytes.as_slice()).expect("the library reads its own bytes");
             let ours = LanguageModel::from_bytes(bytes).expect("its own bytes can be read");
-            for text in ["haus", "une maison", "la casa e il дом", "家家", "บ้าน haus 12", "</s> haus", "x __label__l1 casa"] {
+            for text in
+                ["haus", "une maison", "la casa e il дом", "家家", "บ้าน haus 12", "</s> haus", "x __label__l1 casa"]
+            {
                 let expected = &theirs.predict(text, 1, 0.0)[0];
                 let found = ours.predict(text).expect("the text has words");
                 assert_eq!(found.code, code_of(&expected.label), "{text}");

@@ -21,14 +21,25 @@ const PARAGRAPH_CHARS: usize = 200;
 
 /// What is looked for in a line; the first two stand for themselves, the rest are policy phrases.
 const PHRASES: [&str; 9] = [
-    "lorem ipsum", "javascript", "{", "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies",
+    "lorem ipsum",
+    "javascript",
+    "{",
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
 ];
 const LOREM_IPSUM: usize = 0;
 const JAVASCRIPT: usize = 1;
 const CURLY_BRACKET: usize = 2;
 
 static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
-    AhoCorasick::builder().ascii_case_insensitive(true).build(PHRASES).expect("nine short phrases fit into an automaton")
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .build(PHRASES)
+        .expect("nine short phrases fit into an automaton")
 });
 
 /// What the rules compare.

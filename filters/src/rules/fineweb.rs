@@ -57,7 +57,10 @@ mod tests {
     fn an_empty_or_blank_text_has_no_lines() {
         for text in ["", " \n\n "] {
             let found = of(text);
-            assert_eq!((found.terminal_lines.value(), found.short_lines.value(), found.newlines.value()), (None, None, None));
+            assert_eq!(
+                (found.terminal_lines.value(), found.short_lines.value(), found.newlines.value()),
+                (None, None, None)
+            );
         }
     }
 

@@ -87,7 +87,10 @@ mod tests {
     fn an_empty_text_has_no_words_and_no_shares() {
         let empty = of("");
         assert_eq!((empty.words, empty.stop_words), (0, 0));
-        assert_eq!((empty.word_chars.value(), empty.alphabetic.value(), empty.bullet_lines.value()), (None, None, None));
+        assert_eq!(
+            (empty.word_chars.value(), empty.alphabetic.value(), empty.bullet_lines.value()),
+            (None, None, None)
+        );
     }
 
     #[test]

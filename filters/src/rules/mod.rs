@@ -185,7 +185,10 @@ pub fn resolve(config: &FilterConfig) -> Result<Vec<Rule>, RuleError> {
     let mut rules: Vec<Rule> = Vec::new();
     if let Some(recipe) = config.recipe.as_deref() {
         if !RECIPES.contains(&recipe) {
-            return Err(RuleError::UnknownRecipe { name: recipe.to_owned(), nearest: nearest(recipe, RECIPES.iter().copied()) });
+            return Err(RuleError::UnknownRecipe {
+                name: recipe.to_owned(),
+                nearest: nearest(recipe, RECIPES.iter().copied()),
+            });
         }
         rules.extend(KNOWN.iter().filter(|rule| is_in(rule.name, recipe, paper)).map(|rule| rule_of(rule, paper)));
     }
@@ -194,7 +197,10 @@ pub fn resolve(config: &FilterConfig) -> Result<Vec<Rule>, RuleError> {
             return Err(RuleError::Threshold { name: name.clone(), threshold });
         }
         let Some(known) = find(name) else {
-            return Err(RuleError::UnknownRule { name: name.clone(), nearest: nearest(name, KNOWN.iter().map(|rule| rule.name)) });
+            return Err(RuleError::UnknownRule {
+                name: name.clone(),
+                nearest: nearest(name, KNOWN.iter().map(|rule| rule.name)),
+            });
         };
         match rules.iter_mut().find(|rule| rule.name == *name) {
             Some(rule) => rule.threshold = threshold,
@@ -343,7 +349,8 @@ mod tests {
 
     #[test]
     fn the_paper_dialect_keeps_more_duplicated_lines() {
-        let paper = resolve(&FilterConfig { dialect: Some("paper".to_owned()), ..recipe("fineweb_quality") }).expect("known");
+        let paper =
+            resolve(&FilterConfig { dialect: Some("paper".to_owned()), ..recipe("fineweb_quality") }).expect("known");
         assert_eq!(paper.len(), 3);
         assert_eq!(paper[2].threshold, 0.1);
     }
@@ -358,7 +365,12 @@ mod tests {
         assert_eq!(failed(prose, &recipe("fineweb")), Vec::<String>::new());
         let menu = "Home\nAbout\nHome\nAbout\nHome\n";
         let failed = failed(menu, &recipe("fineweb"));
-        for rule in ["gopher_quality.min_words", "gopher_repetition.duplicate_lines", "fineweb_quality.short_lines", "c4.min_sentences"] {
+        for rule in [
+            "gopher_quality.min_words",
+            "gopher_repetition.duplicate_lines",
+            "fineweb_quality.short_lines",
+            "c4.min_sentences",
+        ] {
             assert!(failed.iter().any(|name| name == rule), "{rule} {failed:?}");
         }
     }
@@ -371,7 +383,9 @@ mod tests {
         measure("", &rules, &mut values);
         assert_eq!(values[0], None);
         assert_eq!(values.iter().flatten().copied().fold(0.0, f64::max), 0.0, "counts of an empty text are 0");
-        for text in ["word", "\r\n\r\n", "我们都在这里。\n我们都在这里。", "😀", "\u{301}", "a\u{0}b", "।।।", "x://", "x://…"] {
+        for text in
+            ["word", "\r\n\r\n", "我们都在这里。\n我们都在这里。", "😀", "\u{301}", "a\u{0}b", "।।।", "x://", "x://…"]
+        {
             measure(text, &rules, &mut values);
             assert!(values.iter().flatten().all(|value| value.is_finite() && *value >= 0.0), "{text:?} {values:?}");
         }

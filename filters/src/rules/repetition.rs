@@ -185,7 +185,10 @@ mod tests {
         assert_eq!(empty.lines.value(), None);
         assert_eq!(empty.top[0].value(), None);
         let one = of("word");
-        assert_eq!((one.lines.value(), one.paragraphs.value(), one.duplicated[0].value()), (Some(0.0), Some(0.0), Some(0.0)));
+        assert_eq!(
+            (one.lines.value(), one.paragraphs.value(), one.duplicated[0].value()),
+            (Some(0.0), Some(0.0), Some(0.0))
+        );
         assert_eq!(one.top.map(Share::value), [Some(0.0); 3]);
     }
 
@@ -203,7 +206,10 @@ mod tests {
 
     #[test]
     fn a_bigram_that_occurs_once_is_still_the_top_bigram() {
-        assert_eq!(of("ab cde f").top, [Share { part: 6, whole: 8 }, Share { part: 8, whole: 8 }, Share { part: 0, whole: 8 }]);
+        assert_eq!(
+            of("ab cde f").top,
+            [Share { part: 6, whole: 8 }, Share { part: 8, whole: 8 }, Share { part: 0, whole: 8 }]
+        );
     }
 
     /// Gopher's definition as datatrove writes it: sets of strings, one n at a time.

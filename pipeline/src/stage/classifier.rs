@@ -61,11 +61,11 @@ pub fn run(context: &Context<'_>, config: &ClassifierStage) -> Result<Output> {
             (StringBuilder::new(), UInt64Builder::new(), UInt64Builder::new(), Float64Builder::new());
         for row in &accuracy {
             label.append_value(&row.label);
-            n.append_value(row.n as u64);
-            right.append_value(row.correct as u64);
+            n.append_value(row.n);
+            right.append_value(row.correct);
             share.append_value(row.correct as f64 / row.n as f64);
-            record.add("held_out", row.n as u64);
-            record.add("correct", row.correct as u64);
+            record.add("held_out", row.n);
+            record.add("correct", row.correct);
         }
         record.add("trained_on", learnt.len() as u64);
         let columns: Vec<(String, ArrayRef)> = vec![

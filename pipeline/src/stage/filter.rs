@@ -13,7 +13,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Float64Type};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::prelude::{DataFrame, Expr, col, ident};
-use filters::rules::{Direction, FilterConfig, Rule};
+use filters::rules::{FilterConfig, Rule};
 use std::sync::Arc;
 
 const MEASURES: &str = "measures_found";
@@ -46,14 +46,14 @@ pub fn run(context: &Context<'_>, config: &FilterConfig) -> Result<Output> {
         }
         // Conditions see the input's columns and every measure under its rule's name.
         let names: Vec<String> = frame.schema().fields().iter().map(|f| f.name().clone()).collect();
-        let mut shown: Vec<Expr> = names.iter().map(|n| ident(n)).collect();
+        let mut shown: Vec<Expr> = names.iter().map(ident).collect();
         for rule in rules.iter() {
             shown.push(
                 datafusion::functions::core::expr_fn::get_field(ident(MEASURES), rule.name.as_str()).alias(&rule.name),
             );
         }
         frame = frame.select(shown)?;
-        let mut out: Vec<Expr> = names.iter().map(|n| ident(n)).collect();
+        let mut out: Vec<Expr> = names.iter().map(ident).collect();
         out.extend(conjuncts.iter().enumerate().map(|(i, c)| c.clone().alias(format!("where_{i}"))));
         Ok(frame.select(out)?)
     };
@@ -90,7 +90,7 @@ fn decide(batch: RecordBatch, rules: &[Rule], conjuncts: &[String]) -> Result<De
         let mut findings = Vec::new();
         for (rule, column) in rules.iter().zip(&measured) {
             let value = (!column.is_null(i)).then(|| column.value(i));
-            if value.is_some_and(|v| !passes(rule, v)) {
+            if value.is_some_and(|v| !rule.keeps(v)) {
                 findings.push(Finding {
                     rule: rule.name.clone(),
                     value,
@@ -123,12 +123,4 @@ fn decide(batch: RecordBatch, rules: &[Rule], conjuncts: &[String]) -> Result<De
         .collect();
     let counts = std::mem::take(&mut verdicts.counts);
     Ok(Decided { rows, keep: keep.into(), verdicts: verdicts.finish(more)?, counts })
-}
-
-/// Whether a measured value meets its rule's threshold.
-fn passes(rule: &Rule, value: f64) -> bool {
-    match rule.direction {
-        Direction::AtLeast => value >= rule.threshold,
-        Direction::AtMost => value <= rule.threshold,
-    }
 }

@@ -361,7 +361,13 @@ fn page(record: &Record<'_>, rows: &mut Rows) {
             );
         }
         "revisit" => {
-            return rows.refuse(&place, Status::Dropped, "revisit", None, format!("{shown} repeats an earlier capture"));
+            return rows.refuse(
+                &place,
+                Status::Dropped,
+                "revisit",
+                None,
+                format!("{shown} repeats an earlier capture"),
+            );
         }
         _ => return,
     }

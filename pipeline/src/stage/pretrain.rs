@@ -149,7 +149,7 @@ pub fn check_training(schedule: &ScheduleConfig, optim: &OptimConfig, checkpoint
 pub fn open_shards(shards: &Dataset, split: &str) -> Result<Vec<Shard>> {
     let files = shards.files(&format!("{split}-"));
     let bins = files.iter().filter(|p| p.extension().is_some_and(|e| e == "bin"));
-    bins.map(|bin| Shard::open(bin, &bin.with_extension("idx")).map_err(|e| Error::Integrity(e.to_string()))).collect()
+    bins.map(|bin| Shard::open(bin, bin.with_extension("idx")).map_err(|e| Error::Integrity(e.to_string()))).collect()
 }
 
 /// Runs the stage.
@@ -192,7 +192,7 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
         let trace = loader.windows_of_step(step, rows).into_iter().enumerate().map(|(i, w)| TraceRow {
             window: Some(i as u64),
             shard: Some(w.shard as u64),
-            token_start: Some(w.start as u64),
+            token_start: Some(w.start),
             token_count: Some(w.len as u64),
             ..TraceRow::default()
         });

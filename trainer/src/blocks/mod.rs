@@ -21,9 +21,7 @@ pub(crate) const ROWS: usize = 48;
 
 /// Rows that one task of a forward pass takes; not part of the result.
 pub(crate) fn task_rows(rows: usize) -> usize {
-    rows.div_ceil(2 * rayon::current_num_threads())
-        .next_multiple_of(6)
-        .clamp(6, ROWS)
+    rows.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(6).clamp(6, ROWS)
 }
 
 /// A tensor that owns `data`.

@@ -84,10 +84,9 @@ impl Page {
 
 /// Consecutive queries of one document against its pages: `q, out: [rows, n_head * d]`, the first query at position
 /// `first` of the document. The pages hold keys and values of positions `0..first + rows` at least.
-pub fn over_pages(heads: Heads, q: &[f32], pages: &[&Page], first: usize, out: &mut [f32]) {
+pub fn over_pages(heads: Heads, scratch: &mut Scratch, q: &[f32], pages: &[&Page], first: usize, out: &mut [f32]) {
     let width = heads.q_dim();
     let rows = q.len() / width;
-    let mut scratch = Scratch::new(heads);
     for start in blocks_of_queries(first, rows) {
         for h in 0..heads.n_head {
             let queries = &q[start.start * width + h * heads.d..];
@@ -108,8 +107,8 @@ fn blocks_of_queries(first: usize, rows: usize) -> impl Iterator<Item = std::ops
     })
 }
 
-/// Buffers for one block of up to 64 queries of one head.
-struct Scratch {
+/// Buffers for one block of up to 64 queries of one head; what they hold between calls does not matter.
+pub struct Scratch {
     scores: Vec<f32>, // [64, 64]
     out: Vec<f32>,    // [64, padded d]
     top: [f32; KEYS],
@@ -117,7 +116,8 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn new(heads: Heads) -> Self {
+    /// Buffers for heads of this width.
+    pub fn new(heads: Heads) -> Self {
         let out = vec![0.0; KEYS * heads.padded()];
         Self { scores: vec![0.0; KEYS * KEYS], out, top: [0.0; KEYS], sum: [0.0; KEYS] }
     }
@@ -135,7 +135,7 @@ impl Scratch {
         let padded = heads.padded();
         self.top = [f32::NEG_INFINITY; KEYS];
         self.sum = [0.0; KEYS];
-        self.out.fill(0.0);
+        self.out[..rows * padded].fill(0.0);
         for j in 0..=(first + rows - 1) / KEYS {
             let (keys, values) = kv(j);
             block(

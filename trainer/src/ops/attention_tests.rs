@@ -1,6 +1,6 @@
 //! Attention against the plain formula in candle, and its promises about bits.
 
-use super::attention::{Heads, KEYS, Kept, Page, backward, forward, over_pages};
+use super::attention::{Heads, KEYS, Kept, Page, Scratch, backward, forward, over_pages};
 use crate::rng::Key;
 use candle_core::{D, DType, Device, Tensor, Var};
 use std::ops::Range;
@@ -83,6 +83,7 @@ fn a_query_over_pages_has_the_bits_of_the_query_in_the_full_row() {
         let (mut out, mut lse) = (vec![0.0; qn], vec![0.0; n_head * t]);
         forward(heads, t, &whole_row(t), &q, &k, &v, &mut out, &mut lse);
         let mut pages: Vec<Page> = Vec::new();
+        let mut scratch = Scratch::new(heads);
         let mut whole = vec![0.0; qn];
         for i in 0..t {
             if i % KEYS == 0 {
@@ -91,12 +92,19 @@ fn a_query_over_pages_has_the_bits_of_the_query_in_the_full_row() {
             let kv = i * heads.kv_dim()..(i + 1) * heads.kv_dim();
             pages.last_mut().unwrap().set(heads, i % KEYS, &k[kv.clone()], &v[kv]);
             let row = i * heads.q_dim()..(i + 1) * heads.q_dim();
-            over_pages(heads, &q[row.clone()], &pages.iter().collect::<Vec<_>>(), i, &mut whole[row]);
+            over_pages(heads, &mut scratch, &q[row.clone()], &pages.iter().collect::<Vec<_>>(), i, &mut whole[row]);
         }
         assert!(whole.iter().zip(&out).all(|(a, b)| a.to_bits() == b.to_bits()));
         let first = t / 3;
         let mut tail = vec![0.0; qn - first * heads.q_dim()];
-        over_pages(heads, &q[first * heads.q_dim()..], &pages.iter().collect::<Vec<_>>(), first, &mut tail);
+        over_pages(
+            heads,
+            &mut scratch,
+            &q[first * heads.q_dim()..],
+            &pages.iter().collect::<Vec<_>>(),
+            first,
+            &mut tail,
+        );
         assert_eq!(tail, out[first * heads.q_dim()..]);
     }
 }

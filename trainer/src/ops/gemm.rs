@@ -74,10 +74,10 @@ type A = (*const f32, usize, usize, usize);
 type B = (*const f32, usize, usize);
 type C = (*mut f32, usize);
 
-/// Loops over panels and tiles; `tile` must be in scope.
+/// Loops over panels from column `$from` and over tiles; `tile` must be in scope.
 macro_rules! walk_tiles {
-    ($rows:ident, $cols:ident, $k:ident, $a:ident, $b:ident, $c:ident, $add:ident) => {
-        for col in (0..$cols).step_by(PANEL) {
+    ($from:expr, $rows:ident, $cols:ident, $k:ident, $a:ident, $b:ident, $c:ident, $add:ident) => {
+        for col in ($from..$cols).step_by(PANEL) {
             let b = $b.0.add(col / PANEL * $b.1);
             let width = ($cols - col).min(PANEL);
             for row in (0..$rows).step_by(TILE_ROWS) {
@@ -100,14 +100,43 @@ macro_rules! walk_tiles {
 mod avx2 {
     use super::{A, B, C, PANEL, TILE_ROWS};
     use std::arch::x86_64::{
-        _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+        __m256, _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_setzero_ps,
+        _mm256_storeu_ps,
     };
 
     // SAFETY (callers): indices in range as asserted in `block`; the CPU has AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn run(rows: usize, cols: usize, k: usize, a: A, b: B, c: C, add: bool) {
+        // One or two rows alone would wait for each multiply-add: several panels at once keep the units busy.
         // SAFETY: passed on.
-        unsafe { walk_tiles!(rows, cols, k, a, b, c, add) }
+        unsafe {
+            let wide = match rows {
+                1 => panels::<1, 4>(cols, k, a, b, c, add),
+                2 => panels::<2, 2>(cols, k, a, b, c, add),
+                _ => 0,
+            };
+            walk_tiles!(wide, rows, cols, k, a, b, c, add)
+        }
+    }
+
+    /// Whole groups of `P` panels of `M` rows; returns the first column that is left.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn panels<const M: usize, const P: usize>(cols: usize, k: usize, a: A, b: B, c: C, add: bool) -> usize {
+        let end = cols - cols % (P * PANEL);
+        for col in (0..end).step_by(P * PANEL) {
+            // SAFETY: columns `col..col + P * 16` exist, all else is passed on.
+            unsafe {
+                let right = (b.0.add(col / PANEL * b.1), b.1, b.2);
+                let acc = multiply::<M, P>(k, (a.0, a.2, a.3), right);
+                for (m, acc) in acc.iter().enumerate() {
+                    for (p, acc) in acc.iter().enumerate() {
+                        store(acc, c.0.add(m * c.1 + col + p * PANEL), add);
+                    }
+                }
+            }
+        }
+        end
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -122,40 +151,67 @@ mod avx2 {
     ) {
         // SAFETY: the caller bounds all three operands; a partial panel of C goes through `spill`.
         unsafe {
-            let mut acc = [[_mm256_setzero_ps(); 2]; M];
-            let (mut pa, mut pb) = (a.0, b.0);
-            for _ in 0..k {
-                let b0 = _mm256_loadu_ps(pb);
-                let b1 = _mm256_loadu_ps(pb.add(8));
-                for (m, acc) in acc.iter_mut().enumerate() {
-                    let x = _mm256_broadcast_ss(&*pa.add(m * a.1));
-                    acc[0] = _mm256_fmadd_ps(x, b0, acc[0]);
-                    acc[1] = _mm256_fmadd_ps(x, b1, acc[1]);
-                }
-                pa = pa.wrapping_add(a.2);
-                pb = pb.wrapping_add(b.1);
-            }
+            let acc = multiply::<M, 1>(k, a, (b.0, 0, b.1));
             if width == PANEL {
-                for (m, acc) in acc.iter().enumerate() {
-                    let out = c.0.add(m * c.1);
-                    if add {
-                        _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), acc[0]));
-                        _mm256_storeu_ps(out.add(8), _mm256_add_ps(_mm256_loadu_ps(out.add(8)), acc[1]));
-                    } else {
-                        _mm256_storeu_ps(out, acc[0]);
-                        _mm256_storeu_ps(out.add(8), acc[1]);
+                for (m, [acc]) in acc.iter().enumerate() {
+                    store(acc, c.0.add(m * c.1), add);
+                }
+                return;
+            }
+            let mut spill = [0.0_f32; PANEL];
+            for (m, [acc]) in acc.iter().enumerate() {
+                store(acc, spill.as_mut_ptr(), false);
+                for (j, x) in spill.iter().enumerate().take(width) {
+                    let out = c.0.add(m * c.1 + j);
+                    *out = if add { *out + x } else { *x };
+                }
+            }
+        }
+    }
+
+    /// Sixteen columns of one row.
+    type Row = [__m256; 2];
+
+    /// `M` rows of `P` panels, in registers.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn multiply<const M: usize, const P: usize>(
+        k: usize,
+        a: (*const f32, usize, usize),
+        b: (*const f32, usize, usize),
+    ) -> [[Row; P]; M] {
+        let mut acc = [[[_mm256_setzero_ps(); 2]; P]; M];
+        let (mut pa, mut pb) = (a.0, b.0);
+        for _ in 0..k {
+            for p in 0..P {
+                // SAFETY: the caller bounds A and B; the last step's pointers are not read.
+                unsafe {
+                    let b0 = _mm256_loadu_ps(pb.add(p * b.1));
+                    let b1 = _mm256_loadu_ps(pb.add(p * b.1 + 8));
+                    for (m, acc) in acc.iter_mut().enumerate() {
+                        let x = _mm256_broadcast_ss(&*pa.add(m * a.1));
+                        acc[p][0] = _mm256_fmadd_ps(x, b0, acc[p][0]);
+                        acc[p][1] = _mm256_fmadd_ps(x, b1, acc[p][1]);
                     }
                 }
+            }
+            pa = pa.wrapping_add(a.2);
+            pb = pb.wrapping_add(b.2);
+        }
+        acc
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn store(row: &Row, out: *mut f32, add: bool) {
+        // SAFETY: the caller owns 16 numbers at `out`.
+        unsafe {
+            if add {
+                _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), row[0]));
+                _mm256_storeu_ps(out.add(8), _mm256_add_ps(_mm256_loadu_ps(out.add(8)), row[1]));
             } else {
-                let mut spill = [0.0_f32; PANEL];
-                for (m, acc) in acc.iter().enumerate() {
-                    _mm256_storeu_ps(spill.as_mut_ptr(), acc[0]);
-                    _mm256_storeu_ps(spill.as_mut_ptr().add(8), acc[1]);
-                    for (j, x) in spill.iter().enumerate().take(width) {
-                        let out = c.0.add(m * c.1 + j);
-                        *out = if add { *out + x } else { *x };
-                    }
-                }
+                _mm256_storeu_ps(out, row[0]);
+                _mm256_storeu_ps(out.add(8), row[1]);
             }
         }
     }
@@ -167,7 +223,7 @@ mod portable {
     // SAFETY (callers): indices in range as asserted in `block`.
     pub(super) unsafe fn run(rows: usize, cols: usize, k: usize, a: A, b: B, c: C, add: bool) {
         // SAFETY: passed on.
-        unsafe { walk_tiles!(rows, cols, k, a, b, c, add) }
+        unsafe { walk_tiles!(0, rows, cols, k, a, b, c, add) }
     }
 
     #[inline]
@@ -212,7 +268,9 @@ mod tests {
 
     #[test]
     fn portable_and_avx2_builds_give_the_bits_of_one_fma_chain() {
-        for (rows, cols, k) in [(1_usize, 1_usize, 1_usize), (5, 17, 3), (6, 16, 33), (13, 40, 64), (70, 31, 7)] {
+        for (rows, cols, k) in
+            [(1_usize, 1_usize, 1_usize), (1, 150, 9), (2, 77, 20), (5, 17, 3), (6, 16, 33), (13, 40, 64), (70, 31, 7)]
+        {
             let panels = cols.div_ceil(PANEL);
             let (a, b) = (numbers(rows * k, 1), numbers(panels * k * PANEL, 2));
             let right = Right { data: &b, panel: k * PANEL, step: PANEL };

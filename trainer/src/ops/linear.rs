@@ -8,7 +8,7 @@ use super::gemm::{Left, PANEL, Right, TILE_ROWS, block};
 use rayon::prelude::*;
 
 /// Inner numbers per chunk of a sum; part of the definition of the result.
-pub const INNER_CHUNK: usize = 256;
+pub const INNER_CHUNK: usize = 512;
 /// Rows that one task takes; not part of the result.
 const TASK_ROWS: usize = 48;
 
@@ -138,7 +138,7 @@ pub struct WeightGrad<'a> {
 /// chunks of 512.
 pub fn weight_grads(jobs: Vec<WeightGrad<'_>>) {
     let work: usize = jobs.iter().map(|j| j.out * j.inner).sum();
-    let per_task = (work / (4 * rayon::current_num_threads())).max(TILE_ROWS * 16);
+    let per_task = (work / (2 * rayon::current_num_threads())).max(TILE_ROWS * 16);
     let tasks: Vec<_> = jobs
         .into_iter()
         .flat_map(|job| {

@@ -47,11 +47,6 @@ pub fn view(tensor: &Tensor) -> Result<View<'_>> {
         Storage::Cpu(CpuStorage::F32(_)) => layout.contiguous_offsets(),
         _ => None,
     };
-    let (start, end) =
-        range.ok_or_else(|| Error::Format("expected a contiguous f32 tensor on the CPU".into()))?;
-    Ok(View {
-        storage,
-        start,
-        len: end - start,
-    })
+    let (start, end) = range.ok_or_else(|| Error::Format("expected a contiguous f32 tensor on the CPU".into()))?;
+    Ok(View { storage, start, len: end - start })
 }
