@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_full_bucket_pairs_its_first_documents_with_all_and_counts_the_rest() {
         let bucket: Vec<(u64, u32)> = (0..5).map(|document| (9, document)).collect();
-        let (found, overflow) = candidates(&[bucket.clone()], 2);
+        let (found, overflow) = candidates(std::slice::from_ref(&bucket), 2);
         let pairs: Vec<_> = found.iter().map(|pair| (pair.a, pair.b)).collect();
         assert_eq!(pairs, [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)]);
         assert_eq!(overflow, Overflow { buckets: 1, pairs: 3 });

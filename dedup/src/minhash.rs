@@ -172,7 +172,8 @@ mod tests {
                     let (mut a, mut b) = (common.clone(), common);
                     a.extend(&rest[..rest.len() / 2]);
                     b.extend(&rest[rest.len() / 2..]);
-                    (a.sort_unstable(), b.sort_unstable());
+                    a.sort_unstable();
+                    b.sort_unstable();
                     assert!((jaccard(&a, &b) - shared as f64 / 100.0).abs() < 1e-12);
                     let hasher = Hasher::new(bands, rows, trial);
                     let keys = [a, b].map(|set| hasher.band_keys(&hasher.signature(&set)));

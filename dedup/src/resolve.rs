@@ -226,7 +226,8 @@ mod tests {
         let all = [pair(0, 1), pair(0, 2), pair(1, 2)];
         let similarity = |a: u32, b: u32| if a + b == 1 { 0.1 } else { 0.8 + f64::from(a + b) / 100.0 };
         let outcomes = resolve(&[1, 0, 2], &all, similarity, &DedupConfig::default());
-        assert_eq!(outcomes[2], Outcome::Removed { kept: 1, jaccard: Some(0.83), shared_bands: 1 });
+        let most = Some(0.8 + 3.0 / 100.0);
+        assert_eq!(outcomes[2], Outcome::Removed { kept: 1, jaccard: most, shared_bands: 1 });
         let outcomes = resolve(&[2, 1, 0], &all, similarity, &DedupConfig::default());
         assert_eq!(outcomes[2], Outcome::Kept { cluster_size: 3 });
         assert_eq!(resolve(&[], &[], similarity, &DedupConfig::default()), []);

@@ -1,28 +1,15 @@
-//! A fastText classifier at rest: reads `.bin` and `.ftz` files and scores texts.
+//! Scores texts with a fastText classifier.
 //!
-//! In: the bytes of a supervised fastText model (format version 11 or 12), then texts. Out: the best label and its probability.
-//! Leaves to `mod.rs` what the labels mean and to `train.rs` how a model is made.
-//! Format and arithmetic: fastText 0.9.2 (Bojanowski et al. 2017, Joulin et al. 2016), with all four losses; the crate `fasttext`
-//! 0.8, which trains our models, scores quantised hierarchical-softmax models (lid.176.ftz is one) as if they were plain softmax
-//! and aborts on a header that lies about its sizes, so reading is done here: every length is checked against the bytes left.
+//! In: a `ModelFile`, then texts. Out: the best label and its probability. Leaves to `format.rs` the file, to `mod.rs` what the labels
+//! mean, and to `train.rs` how a model is made.
+//! Arithmetic: fastText 0.9.2 (Bojanowski et al. 2017, Joulin et al. 2016), with all four losses; the crate `fasttext` 0.8, which
+//! trains our models, scores quantised hierarchical-softmax models as if they were plain softmax.
 
 use super::LanguageError;
+use super::format::{Loss, ModelFile};
 
-const MAGIC: i32 = 793_712_314;
 const END_OF_SENTENCE: &[u8] = b"</s>";
 const LABEL_PREFIX: &[u8] = b"__label__";
-/// Codes per sub-quantizer: one byte each.
-const CENTROIDS: usize = 256;
-/// Buckets beyond this would need more than 256 MiB for the table of a pruned model. lid.176 and GlotLID have 1 to 2 million.
-const MAX_BUCKETS: usize = 1 << 26;
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Loss {
-    HierarchicalSoftmax,
-    /// Negative sampling and one-vs-all: an independent logistic unit per label.
-    Logistic,
-    Softmax,
-}
 
 /// A node of the Huffman tree over labels; `left`/`right` index nodes, leaves are the first `n_labels` nodes.
 #[derive(Clone, Copy, Debug)]
@@ -54,24 +41,7 @@ pub(super) struct Classifier {
 impl Classifier {
     /// Reads a model file's bytes.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, LanguageError> {
-        let mut reader = Reader { bytes, at: 0 };
-        if reader.i32("magic number")? != MAGIC {
-            return Err(LanguageError::NotAModel);
-        }
-        let version = reader.i32("version")?;
-        if !(11..=12).contains(&version) {
-            return Err(LanguageError::Version { version });
-        }
-        let header = Header::read(&mut reader, version)?;
-        let dictionary = Dictionary::read(&mut reader, &header)?;
-        let quantised = reader.u8("input flag")? != 0;
-        let (rows, input) = reader.matrix(quantised, header.dim, "input matrix")?;
-        let quantised_output = reader.u8("output flag")? != 0;
-        let (outputs, output) = reader.matrix(quantised && quantised_output, header.dim, "output matrix")?;
-        dictionary.check_rows(&header, rows)?;
-        if outputs != dictionary.labels.len() {
-            return Err(LanguageError::Damaged { what: "output matrix: rows differ from the number of labels" });
-        }
+        let ModelFile { header, dictionary, input, output } = ModelFile::read(bytes)?;
         let tree = match header.loss {
             Loss::HierarchicalSoftmax => huffman(&dictionary.label_counts),
             _ => Vec::new(),
@@ -83,7 +53,7 @@ impl Classifier {
             word_ngrams: header.word_ngrams,
             buckets: header.buckets as u32,
             loss: header.loss,
-            words: dictionary.words,
+            words: WordTable::new(&dictionary.words),
             labels: dictionary.labels,
             pruned_rows: dictionary.pruned_rows,
             input,
@@ -306,118 +276,6 @@ fn huffman(counts: &[i64]) -> Vec<Node> {
     tree
 }
 
-struct Header {
-    dim: usize,
-    word_ngrams: usize,
-    loss: Loss,
-    buckets: usize,
-    min_n: usize,
-    max_n: usize,
-}
-
-impl Header {
-    fn read(reader: &mut Reader, version: i32) -> Result<Self, LanguageError> {
-        let mut fields = [0_i32; 12];
-        for field in &mut fields {
-            *field = reader.i32("settings")?;
-        }
-        reader.take(8, "settings")?; // the sampling threshold, a double
-        let [dim, _, _, _, _, word_ngrams, loss, model, buckets, min_n, max_n, _] = fields;
-        if model != 3 {
-            return Err(LanguageError::NotAClassifier);
-        }
-        let loss = match loss {
-            1 => Loss::HierarchicalSoftmax,
-            2 | 4 => Loss::Logistic,
-            3 => Loss::Softmax,
-            _ => return Err(LanguageError::Damaged { what: "settings: unknown loss" }),
-        };
-        let count =
-            |value: i32| usize::try_from(value).map_err(|_| LanguageError::Damaged { what: "settings: negative size" });
-        let header = Self {
-            dim: count(dim)?,
-            word_ngrams: count(word_ngrams)?,
-            loss,
-            buckets: count(buckets)?,
-            min_n: count(min_n)?,
-            max_n: if version == 11 { 0 } else { count(max_n)? }, // as fastText: version 11 had no character n-grams here
-        };
-        if header.dim == 0 || header.buckets > MAX_BUCKETS || header.max_n > 100 {
-            return Err(LanguageError::Damaged { what: "settings: a size out of range" });
-        }
-        Ok(header)
-    }
-}
-
-struct Dictionary {
-    words: WordTable,
-    labels: Vec<String>,
-    label_counts: Vec<i64>,
-    pruned_rows: Option<Vec<u32>>,
-    kept_buckets: usize,
-}
-
-impl Dictionary {
-    fn read(reader: &mut Reader, header: &Header) -> Result<Self, LanguageError> {
-        let size = reader.i32("dictionary")?;
-        let n_words = reader.i32("dictionary")?;
-        let n_labels = reader.i32("dictionary")?;
-        reader.take(8, "dictionary")?; // tokens seen in training
-        let pruned = reader.i64("dictionary")?;
-        if n_words < 0 || n_labels < 1 || i64::from(size) != i64::from(n_words) + i64::from(n_labels) {
-            return Err(LanguageError::Damaged { what: "dictionary: sizes do not add up" });
-        }
-        let mut words = Vec::new();
-        let (mut labels, mut label_counts) = (Vec::new(), Vec::new());
-        for entry in 0..size {
-            let word = reader.until_nul()?;
-            let count = reader.i64("dictionary")?;
-            let is_label = reader.u8("dictionary")? != 0;
-            if is_label != (entry >= n_words) {
-                return Err(LanguageError::Damaged { what: "dictionary: labels do not follow words" });
-            }
-            if is_label {
-                labels.push(String::from_utf8_lossy(word).into_owned());
-                label_counts.push(count);
-            } else {
-                words.push(word);
-            }
-        }
-        let (pruned_rows, kept_buckets) = read_pruning(reader, pruned, header.buckets)?;
-        Ok(Self { words: WordTable::new(&words), labels, label_counts, pruned_rows, kept_buckets })
-    }
-
-    /// Every row that a text can reach must exist.
-    fn check_rows(&self, header: &Header, rows: usize) -> Result<(), LanguageError> {
-        let buckets = if self.pruned_rows.is_some() { self.kept_buckets } else { header.buckets };
-        let reads_buckets = header.max_n > 0 || header.word_ngrams > 1;
-        if rows < self.words.len() + if reads_buckets { buckets } else { 0 } {
-            return Err(LanguageError::Damaged { what: "input matrix: fewer rows than words and buckets" });
-        }
-        Ok(())
-    }
-}
-
-/// The map from buckets to rows that are left, and one more than the highest row. -1: not pruned; 0: no bucket is left.
-fn read_pruning(reader: &mut Reader, pairs: i64, buckets: usize) -> Result<(Option<Vec<u32>>, usize), LanguageError> {
-    if pairs < 0 {
-        return Ok((None, 0));
-    }
-    let mut rows = vec![u32::MAX; buckets];
-    let mut kept = 0;
-    for _ in 0..pairs {
-        let bucket = reader.i32("pruning table")?;
-        let row = reader.i32("pruning table")?;
-        let slot = usize::try_from(bucket).ok().and_then(|bucket| rows.get_mut(bucket));
-        let (Some(slot), Ok(row)) = (slot, u32::try_from(row)) else {
-            return Err(LanguageError::Damaged { what: "pruning table: an entry out of range" });
-        };
-        *slot = row;
-        kept = kept.max(row as usize + 1);
-    }
-    Ok((Some(rows), kept))
-}
-
 /// Words by hash, open addressing over one block of text.
 #[derive(Debug)]
 struct WordTable {
@@ -462,118 +320,57 @@ impl WordTable {
     }
 }
 
-/// A cursor that never reads past the end and never allocates what the file cannot hold.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fasttext::FastText;
+    use fasttext::args::{Args, LossName};
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], LanguageError> {
-        let end =
-            self.at.checked_add(count).filter(|&end| end <= self.bytes.len()).ok_or(LanguageError::Damaged { what })?;
-        let taken = &self.bytes[self.at..end];
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], LanguageError> {
-        Ok(self.take(N, what)?.try_into().expect("take returns the length it was asked for"))
-    }
-
-    fn u8(&mut self, what: &'static str) -> Result<u8, LanguageError> {
-        Ok(self.array::<1>(what)?[0])
-    }
-
-    fn i32(&mut self, what: &'static str) -> Result<i32, LanguageError> {
-        Ok(i32::from_le_bytes(self.array(what)?))
-    }
-
-    fn i64(&mut self, what: &'static str) -> Result<i64, LanguageError> {
-        Ok(i64::from_le_bytes(self.array(what)?))
-    }
-
-    fn size(&mut self, what: &'static str) -> Result<usize, LanguageError> {
-        usize::try_from(self.i64(what)?).map_err(|_| LanguageError::Damaged { what })
-    }
-
-    fn floats(&mut self, count: usize, what: &'static str) -> Result<Vec<f32>, LanguageError> {
-        let bytes = self.take(count.checked_mul(4).ok_or(LanguageError::Damaged { what })?, what)?;
-        Ok(bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect())
-    }
-
-    fn until_nul(&mut self) -> Result<&'a [u8], LanguageError> {
-        let what = "dictionary: a word without an end";
-        let rest = &self.bytes[self.at..];
-        let length = memchr::memchr(0, rest).ok_or(LanguageError::Damaged { what })?;
-        self.at += length + 1;
-        Ok(&rest[..length])
-    }
-
-    /// Rows and values of a dense or quantised matrix of `dim` columns.
-    fn matrix(&mut self, quantised: bool, dim: usize, what: &'static str) -> Result<(usize, Vec<f32>), LanguageError> {
-        let damaged = LanguageError::Damaged { what };
-        let has_norms = quantised && self.u8(what)? != 0;
-        let rows = self.size(what)?;
-        if self.size(what)? != dim {
-            return Err(damaged);
+    fn trained(loss: LossName) -> FastText {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        for i in 0..300 {
+            let (label, word) = [("de", "haus"), ("fr", "maison"), ("es", "casa"), ("ru", "дом")][(i % 7) % 4];
+            std::io::Write::write_all(&mut file, format!("__label__{label} {word} {word}{}\n", i % 9).as_bytes())
+                .expect("a line is written");
         }
-        let values = rows.checked_mul(dim).ok_or(LanguageError::Damaged { what })?;
-        if !quantised {
-            return Ok((rows, self.floats(values, what)?));
-        }
-        let code_bytes = usize::try_from(self.i32(what)?).map_err(|_| LanguageError::Damaged { what })?;
-        let codes = self.take(code_bytes, what)?;
-        let quantizer = Quantizer::read(self, dim, what)?;
-        if rows.checked_mul(quantizer.parts()) != Some(code_bytes) {
-            return Err(damaged);
-        }
-        let mut matrix = quantizer.expand(codes);
-        if has_norms {
-            let norm_codes = self.take(rows, what)?;
-            let norms = Quantizer::read(self, 1, what)?.expand(norm_codes);
-            for (row, norm) in matrix.chunks_exact_mut(dim).zip(norms) {
-                row.iter_mut().for_each(|value| *value *= norm);
+        let mut args = Args::new();
+        args.apply_supervised_defaults();
+        (args.input, args.loss, args.thread, args.dim) = (file.path().to_owned(), loss, 1, 8);
+        (args.minn, args.maxn, args.bucket, args.epoch, args.verbose) = (2, 3, 1000, 3, 0);
+        FastText::train(args).expect("the rows train")
+    }
+
+    #[test]
+    fn softmax_and_the_huffman_tree_agree_with_the_library_on_dense_models() {
+        for loss in [LossName::Softmax, LossName::HierarchicalSoftmax] {
+            let theirs = trained(loss);
+            let mut bytes = Vec::new();
+            theirs.save(&mut bytes).expect("a vector takes every byte");
+            let ours = Classifier::from_bytes(&bytes).expect("its own bytes can be read");
+            for text in ["haus", "la casa", "дом maison haus", "unbekannt"] {
+                let hidden = ours.hidden(text.as_bytes()).expect("the text has words");
+                let scores = ours.probabilities(&hidden);
+                for expected in theirs.predict(text, 4, 0.0) {
+                    let label =
+                        ours.labels().iter().position(|label| *label == expected.label).expect("a label of both");
+                    assert!(
+                        (scores[label] - expected.prob).abs() < 3e-5,
+                        "{text} {loss:?} {} {}",
+                        scores[label],
+                        expected.prob
+                    );
+                }
             }
         }
-        Ok((rows, matrix))
-    }
-}
-
-/// A product quantizer: each run of `part` columns is one of 256 centroids (Jégou et al. 2011).
-struct Quantizer {
-    dim: usize,
-    part: usize,
-    centroids: Vec<f32>,
-}
-
-impl Quantizer {
-    fn read(reader: &mut Reader, dim: usize, what: &'static str) -> Result<Self, LanguageError> {
-        let stored = reader.i32(what)?;
-        let parts = reader.i32(what)?;
-        let part = usize::try_from(reader.i32(what)?).unwrap_or(0);
-        reader.take(4, what)?; // width of the last part
-        if usize::try_from(stored) != Ok(dim) || part == 0 || usize::try_from(parts) != Ok(dim.div_ceil(part)) {
-            return Err(LanguageError::Damaged { what });
-        }
-        let centroids = reader.floats(dim.checked_mul(CENTROIDS).ok_or(LanguageError::Damaged { what })?, what)?;
-        Ok(Self { dim, part, centroids })
     }
 
-    fn parts(&self) -> usize {
-        self.dim.div_ceil(self.part)
-    }
-
-    /// codes: [rows, parts] -> [rows, dim].
-    fn expand(&self, codes: &[u8]) -> Vec<f32> {
-        let mut matrix = Vec::with_capacity(codes.len() / self.parts() * self.dim);
-        for row in codes.chunks_exact(self.parts()) {
-            for (part, &code) in row.iter().enumerate() {
-                let width = self.part.min(self.dim - part * self.part);
-                let start = part * CENTROIDS * self.part + usize::from(code) * width;
-                matrix.extend_from_slice(&self.centroids[start..start + width]);
+    #[test]
+    fn a_tree_over_one_or_equal_or_absurd_counts_ends() {
+        for counts in [vec![1], vec![5, 5], vec![i64::MAX, i64::MAX, -1], vec![1, 2, 3, 4, 5]] {
+            let tree = huffman(&counts);
+            for (inner, node) in tree.iter().enumerate().skip(counts.len()) {
+                assert!(node.left < inner && node.right < inner && node.left != node.right, "{counts:?}");
             }
         }
-        matrix
     }
 }

@@ -8,6 +8,7 @@
 
 mod classifier;
 mod codes;
+mod format;
 mod train;
 
 use std::path::{Path, PathBuf};

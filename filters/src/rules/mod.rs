@@ -5,6 +5,9 @@
 //! Leaves to `pipeline`: the decision (all rules are measured, the first that fails names the drop), `where`, and edits.
 //! Sources and differences stand at the top of each family: `gopher` (Rae et al. 2021), `repetition` (the same, table A1),
 //! `c4` (Raffel et al. 2020), `fineweb` (Penedo et al. 2024). Thresholds and directions are those of datatrove 0.10.1.
+//! Measured in November 2026 against datatrove 0.10.1 with spaCy 3.8 on 438 documentation pages, markup stripped: equal decisions on
+//! 438 for `fineweb_quality`, 437 for `c4`, 424 for `gopher_repetition` (underlines such as `=====` are one word here, many there)
+//! and 417 for `gopher_quality` (the share of alphabetic words, near its threshold: the two split code differently).
 
 mod c4;
 mod fineweb;

@@ -23,8 +23,6 @@ pub struct ClassifierStage {
     pub label: String,
     /// Column with the text.
     pub text: String,
-    /// One row in this many is held out, chosen by a hash of its text; at least 2.
-    pub holdout: u32,
     /// How the model is trained.
     #[serde(flatten)]
     pub classifier: ClassifierConfig,
@@ -32,13 +30,13 @@ pub struct ClassifierStage {
 
 impl Default for ClassifierStage {
     fn default() -> Self {
-        Self { label: "label".into(), text: "text".into(), holdout: 20, classifier: ClassifierConfig::default() }
+        Self { label: "label".into(), text: "text".into(), classifier: ClassifierConfig::default() }
     }
 }
 
 impl Options for ClassifierStage {
     fn check(&self) -> Vec<OptionFault> {
-        if self.holdout < 2 { vec![OptionFault::new("holdout", "expected at least 2")] } else { Vec::new() }
+        if self.classifier.holdout < 2 { vec![OptionFault::new("holdout", "expected at least 2")] } else { Vec::new() }
     }
 }
 
@@ -47,7 +45,7 @@ pub fn run(context: &Context<'_>, config: &ClassifierStage) -> Result<Output> {
     let labels = context.input().strings(&config.label)?;
     let texts = context.input().strings(&config.text)?;
     let rows = labels.into_iter().zip(texts).filter(|(l, t)| !l.is_empty() && !t.is_empty());
-    let (held_out, learnt): (Vec<_>, Vec<_>) = rows.partition(|(_, t)| is_held_out(t, config.holdout));
+    let (held_out, learnt): (Vec<_>, Vec<_>) = rows.partition(|(_, t)| is_held_out(t, config.classifier.holdout));
     if learnt.is_empty() {
         return Err(Error::InputData(format!("stage `{}` has no labelled row to learn from", context.name())));
     }
