@@ -2,7 +2,9 @@
 
 mod bad_input;
 mod cli;
+mod curation;
 mod kills;
 mod mill;
 mod parity;
+mod sources;
 mod support;

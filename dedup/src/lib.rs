@@ -13,6 +13,7 @@
 //! Broder 1997 (resemblance, MinHash); Leskovec, Rajaraman & Ullman, *Mining of Massive Datasets*, ch. 3 (banding).
 
 mod config;
+mod decontaminate;
 mod lsh;
 mod minhash;
 mod normalise;
@@ -20,6 +21,7 @@ mod resolve;
 mod shingle;
 
 pub use config::{ConfigError, DedupConfig, Method};
+pub use decontaminate::{EvaluationSet, Overlap};
 pub use lsh::{Candidate, Overflow, bucket_pairs, candidates, merge_pairs};
 pub use minhash::Hasher;
 pub use normalise::{exact_key, normalise, text_hash};

@@ -64,7 +64,7 @@ pub fn jaccard(a: &[u64], b: &[u64]) -> f64 {
     if union == 0 { 1.0 } else { common as f64 / union as f64 }
 }
 
-fn split_words(normalised: &str, words: &mut Vec<(u32, u32)>) {
+pub(crate) fn split_words(normalised: &str, words: &mut Vec<(u32, u32)>) {
     words.clear();
     let mut start = 0;
     for part in normalised.split(' ').filter(|part| !part.is_empty()) {
@@ -97,7 +97,7 @@ fn split_unspaced(part: &str, start: u32, words: &mut Vec<(u32, u32)>) {
 }
 
 /// Han, Hiragana, Katakana, Thai, Lao, Myanmar, Khmer and Tibetan.
-fn is_unspaced(letter: char) -> bool {
+pub(crate) fn is_unspaced(letter: char) -> bool {
     matches!(letter,
         '\u{0e00}'..='\u{0fff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3040}'..='\u{30ff}'
         | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}'

@@ -9,3 +9,4 @@ pub mod extract;
 pub mod language;
 pub mod rules;
 pub mod text;
+pub mod url;

@@ -109,14 +109,3 @@ pub fn string_column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a Strin
         .downcast_ref::<StringArray>()
         .ok_or_else(|| Error::Query(format!("column `{name}` holds {}, expected text", array.data_type())))
 }
-
-/// The same column of all fragments of all inputs, as text, with the matching ids.
-pub fn texts(inputs: &[Dataset], columns: &[&str]) -> Result<Vec<Vec<String>>> {
-    let mut all = vec![Vec::new(); columns.len()];
-    for input in inputs {
-        for (slot, column) in columns.iter().enumerate() {
-            all[slot].extend(input.strings(column)?);
-        }
-    }
-    Ok(all)
-}

@@ -41,6 +41,49 @@ pub fn explain(run: &Path, id: &str) -> Result<Vec<Value>> {
     })
 }
 
+/// Where a document still is: its tokens in shards, the models whose training reached those shards or its rows, what was
+/// derived from it. For take-downs: what must be made again once it is gone.
+pub fn forward(run: &Path, id: &str) -> Result<Vec<Value>> {
+    let stages = execute::datasets(run)?;
+    let session = session(None, None)?;
+    block_on(async {
+        let mut places = Vec::new();
+        let mut ids = BTreeSet::from([id.to_string()]);
+        // Stages that hold it, by any way: models and exports hold what their inputs and base models hold.
+        let mut holding: BTreeSet<String> = BTreeSet::new();
+        for (stage, dataset) in &stages {
+            let rows = find(&session, dataset, "part-", "id", &ids).await?;
+            let derived = find(&session, dataset, "part-", "parent_id", &ids).await?;
+            ids.extend(derived.iter().filter_map(|r| r.get("id").and_then(Value::as_str)).map(String::from));
+            for row in &rows {
+                let mut place = json!({ "stage": stage.name, "kind": stage.kind });
+                for name in ["id", "split", "shard", "token_start", "token_count"] {
+                    if let Some(value) = row.get(name) {
+                        place[name] = value.clone();
+                    }
+                }
+                places.push(place);
+            }
+            if !derived.is_empty() {
+                places.push(json!({ "stage": stage.name, "kind": stage.kind, "derived_rows": derived.len() }));
+            }
+            let needs = stage.inputs.iter().chain(stage.references.values().flatten());
+            let from: Vec<&String> = needs.filter(|n| holding.contains(*n)).collect();
+            let is_table = !dataset.parts().is_empty();
+            if !rows.is_empty() || !derived.is_empty() {
+                holding.insert(stage.name.clone());
+            } else if !is_table && !from.is_empty() {
+                holding.insert(stage.name.clone());
+                places.push(json!({ "stage": stage.name, "kind": stage.kind, "through": from }));
+            }
+        }
+        if places.is_empty() {
+            return Err(Error::Manifest(format!("error: no stage of {} holds the id {id}", run.display())));
+        }
+        Ok(places)
+    })
+}
+
 /// Follows `parent_id` upwards, so that explaining a rollout or a pair shows its prompt and its document too.
 async fn add_parents(
     session: &SessionContext,

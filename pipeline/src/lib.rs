@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod dataset;
+pub mod diff;
 pub mod error;
 pub mod execute;
 pub mod explain;
@@ -23,5 +24,6 @@ pub mod tables;
 pub mod tensorboard;
 pub mod udf;
 pub mod verdict;
+pub mod whatif;
 
 pub use error::{Error, Result};

@@ -60,3 +60,9 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(2).build();
     runtime.expect("a runtime on one thread starts because it needs no driver").block_on(future)
 }
+
+/// Runs a future that talks to the network to its end on this thread.
+pub fn block_on_io<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime on one thread starts because the system gives it a poll handle").block_on(future)
+}

@@ -1,7 +1,8 @@
 //! The rooms' functions as DataFusion scalar functions over Arrow arrays.
 //!
 //! A function has no state but its parameters: two with the same `key` are the same function. Stages build theirs with
-//! the manifest's options; the SQL shell gets `language(text)`, `measure(text, 'rule')` and `text_hash(text)`.
+//! the manifest's options; SQL gets `language(text)`, `measure(text, 'rule')`, `text_hash(text)`, `words(text)`, and `host(url)`,
+//! `domain(url)` and `suffix(url)`.
 
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Float64Builder, ListBuilder, StringArray, StringBuilder, StructArray,
@@ -82,6 +83,29 @@ pub fn register(context: &SessionContext) {
     context.register_udf(language(filters::language::builtin(), "builtin".into()));
     context.register_udf(measure_one());
     context.register_udf(text_hash());
+    context.register_udf(of_text("host", |url| filters::url::host(url).map(String::from)));
+    context.register_udf(of_text("domain", |url| filters::url::domain(url).map(String::from)));
+    context.register_udf(of_text("suffix", |url| filters::url::suffix(url).map(String::from)));
+    context.register_udf(words());
+}
+
+/// A text made of a text, such as `domain(url)`; null where there is none.
+fn of_text(name: &'static str, part: fn(&str) -> Option<String>) -> ScalarUDF {
+    let body = move |args: &[ArrayRef]| -> DfResult<ArrayRef> {
+        let texts = args[0].as_string::<i32>();
+        Ok(Arc::new(texts.iter().map(|t| t.and_then(part)).collect::<StringArray>()))
+    };
+    function(name, String::new(), vec![DataType::Utf8], DataType::Utf8, Arc::new(body))
+}
+
+/// `words(text)`: how many runs of characters between white space there are.
+fn words() -> ScalarUDF {
+    let body = |args: &[ArrayRef]| -> DfResult<ArrayRef> {
+        let texts = args[0].as_string::<i32>();
+        let counts = texts.iter().map(|t| t.map(|t| t.split_whitespace().count() as u64));
+        Ok(Arc::new(counts.collect::<datafusion::arrow::array::UInt64Array>()))
+    };
+    function("words", String::new(), vec![DataType::Utf8], DataType::UInt64, Arc::new(body))
 }
 
 fn language_fields() -> Fields {

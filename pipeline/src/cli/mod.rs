@@ -3,6 +3,7 @@
 mod chat;
 mod check;
 mod completions;
+mod diff;
 mod explain;
 mod gc;
 mod init;
@@ -51,6 +52,7 @@ enum Command {
     Sql(sql::Sql),
     Explain(explain::Explain),
     Trace(trace::Trace),
+    Diff(diff::Diff),
     Verify(verify::Verify),
     Report(report::Report),
     Chat(chat::Chat),
@@ -126,6 +128,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Sql(c) => c.run(json),
         Command::Explain(c) => c.run(json),
         Command::Trace(c) => c.run(json),
+        Command::Diff(c) => c.run(json),
         Command::Verify(c) => c.run(json),
         Command::Report(c) => c.run(),
         Command::Chat(c) => c.run(json),
@@ -133,6 +136,12 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Schema(c) => c.run(),
         Command::Completions(c) => c.run(),
     }
+}
+
+/// Prints one line of data.
+fn line(text: &str) -> Result<()> {
+    println!("{text}");
+    Ok(())
 }
 
 /// Bytes from `512MB`, `2GiB`, `4096`.

@@ -125,7 +125,7 @@ macro_rules! kinds {
 
 kinds! {
     Ingest(stage::ingest::IngestConfig) = "ingest" version 1, (0, 0), Table => Table, [], seeded false,
-        "Reads WARC, ARC, JSONL and Parquet files into a table of documents.";
+        "Reads WARC, ARC, JSONL, CSV and Parquet files into a table of documents.";
     Extract(filters::extract::ExtractConfig) = "extract" version 1, (1, 1), Table => Table, [], seeded false,
         "Turns HTML into main text, title and links.";
     Language(stage::language::LanguageConfig) = "language" version 1, (1, 1), Table => Table,
@@ -135,6 +135,13 @@ kinds! {
         "Measures quality rules and drops documents that miss a threshold.";
     Dedup(dedup::DedupConfig) = "dedup" version 1, (1, 1), Table => Table, [], seeded false,
         "Drops exact and near duplicates, verified against a kept document.";
+    Decontaminate(stage::decontaminate::DecontaminateConfig) = "decontaminate" version 1, (1, 1), Table => Table,
+        [required("against", Output::Table)], seeded false,
+        "Drops documents that repeat a run of words of an evaluation set.";
+    Mix(stage::mix::MixConfig) = "mix" version 1, (1, 64), Table => Table, [], seeded true,
+        "Makes a training mixture of tables, by weights, temperature and per-domain caps.";
+    Stats(stage::stats::StatsConfig) = "stats" version 1, (1, 1), Table => Table, [], seeded false,
+        "Counts documents, bytes and words per domain, suffix, language or any column.";
     Sql(stage::sql::SqlConfig) = "sql" version 1, (1, 64), Table => Table, [], seeded false,
         "Makes any SELECT over earlier stages a stage.";
     Classifier(stage::classifier::ClassifierStage) = "classifier" version 1, (1, 1), Table => Classifier, [], seeded false,

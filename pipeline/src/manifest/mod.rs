@@ -305,8 +305,15 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
     };
     let mut table = raw.values.clone();
     let inputs = take_inputs(&mut table, raw, faults);
-    let own_seed = table.contains_key("seed") && info.seeded;
-    let seed = if own_seed { table.remove("seed").and_then(|v| v.as_u64()).unwrap_or(seed) } else { seed };
+    let own_seed = if info.seeded { table.remove("seed") } else { None };
+    let seed = match own_seed {
+        None => seed,
+        Some(value) => value.as_u64().unwrap_or_else(|| {
+            let message = format!("`seed` in stage `{}` must be a whole number from 0 up", raw.name);
+            faults.push(Fault { line: raw.line_of("seed"), message, hint: None });
+            seed
+        }),
+    };
     table.remove("kind");
     let mut references = BTreeMap::new();
     for reference in info.references {
@@ -321,10 +328,11 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
             None if reference.required => faults.push(Fault {
                 line: raw.line,
                 message: format!(
-                    "stage `{}` needs `{}`, the name of a stage that makes a {:?}",
-                    raw.name, reference.key, reference.makes
-                )
-                .to_lowercase(),
+                    "stage `{}` needs `{}`, the name of a stage that makes a {}",
+                    raw.name,
+                    reference.key,
+                    format!("{:?}", reference.makes).to_lowercase()
+                ),
                 hint: None,
             }),
             None => {}
@@ -332,14 +340,12 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
     }
     let mut known = kinds::option_names(kind);
     known.extend(info.references.iter().map(|r| r.key.to_string()));
-    let mut whole = true;
     for key in table.keys().filter(|k| !known.contains(k)).cloned().collect::<Vec<_>>() {
         let mut all = known.clone();
         all.extend(COMMON.iter().filter(|c| info.seeded || **c != "seed").map(|s| s.to_string()));
         let message = format!("unknown field `{key}` in stage `{}`", raw.name);
         faults.unknown_on_line(raw.line_of(&key), &message, &key, &all);
         table.remove(&key);
-        whole = false;
     }
     let (least, most) = info.inputs;
     if inputs.len() < least || inputs.len() > most {
@@ -351,9 +357,6 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
         });
     }
     match StageOptions::read(kind, &table) {
-        Ok(options) if whole => {
-            Some(Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line })
-        }
         Ok(options) => {
             Some(Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line })
         }

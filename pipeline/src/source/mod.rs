@@ -1,12 +1,18 @@
-//! Files from outside: WARC and ARC, JSONL, Parquet. Each becomes document rows and, for what is damaged, verdicts.
+//! Files from outside: WARC and ARC, JSONL and CSV, Parquet. Each becomes document rows and, for what is damaged, verdicts.
 
+pub mod files;
 pub mod http;
-pub mod jsonl;
+pub mod lines;
 pub mod parquet;
+pub mod records;
+pub mod remote;
 pub mod rows;
+pub mod spool;
 pub mod warc;
 
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::Path;
 
@@ -17,11 +23,18 @@ pub enum Format {
     Warc,
     /// One JSON object a line, plain, gzip or zstd.
     Jsonl,
+    /// Comma-separated values with names in the first record, plain, gzip or zstd.
+    Csv,
+    /// The same, separated by tabs.
+    Tsv,
     /// Parquet.
     Parquet,
 }
 
 impl Format {
+    /// What a file name may end in, for people.
+    pub const KNOWN: &str = ".warc .arc .wet .jsonl .ndjson .csv .tsv (plain, .gz, .zst) and .parquet";
+
     /// The format of a file name; None for what `ingest` does not read.
     pub fn of(name: &str) -> Option<Self> {
         let stem = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
@@ -29,9 +42,51 @@ impl Format {
         match extension {
             "warc" | "arc" | "wet" => Some(Format::Warc),
             "jsonl" | "ndjson" => Some(Format::Jsonl),
+            "csv" => Some(Format::Csv),
+            "tsv" => Some(Format::Tsv),
             "parquet" if stem == name => Some(Format::Parquet),
             _ => None,
         }
+    }
+
+    /// The byte between fields, for formats that have one.
+    pub fn delimiter(self) -> Option<u8> {
+        match self {
+            Format::Csv => Some(b','),
+            Format::Tsv => Some(b'\t'),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a file is one compressed stream, to be decoded from its beginning.
+pub fn is_packed(name: &str) -> bool {
+    name.ends_with(".gz") || name.ends_with(".zst")
+}
+
+/// Names under which JSONL, CSV and Parquet files keep a document.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fields {
+    /// Field with the text.
+    pub text: String,
+    /// Field with HTML; where it is set, `text` is left to `extract`.
+    pub html: String,
+    /// Field with the owner's id, kept as `source_id`.
+    pub id: String,
+    /// Field with the URL.
+    pub url: String,
+    /// Field with the date.
+    pub date: String,
+    /// Further fields carried along as text columns of the same name.
+    #[serde(skip)]
+    pub columns: Vec<String>,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        let [text, html, id, url, date] = ["text", "html", "id", "url", "date"].map(String::from);
+        Self { text, html, id, url, date, columns: Vec::new() }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::dataset::string_column;
 use crate::error::Result;
 use crate::udf;
 use crate::verdict::{Finding, Status, Verdicts};
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{Float64Type, Schema};
 use datafusion::prelude::{DataFrame, col};
 use filters::extract::ExtractConfig;
@@ -80,9 +80,4 @@ pub fn table(columns: Vec<(String, ArrayRef)>) -> Result<RecordBatch> {
     let fields: Vec<Field> = columns.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), n != "id")).collect();
     let arrays = columns.into_iter().map(|(_, a)| a).collect();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
-}
-
-/// All rows stay.
-pub fn all(n: usize) -> BooleanArray {
-    vec![true; n].into()
 }

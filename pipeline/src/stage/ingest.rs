@@ -4,19 +4,26 @@ use super::{Context, Output};
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
 use crate::progress::Event;
-use crate::source::http;
+use crate::source::files::{self, Asset};
+use crate::source::lines::{self, Lines};
+use crate::source::parquet::{self, Groups};
+use crate::source::records::Shape;
+use crate::source::remote::{self, Remote};
 use crate::source::rows::{Document, Place, Rows};
 use crate::source::warc::{self, Item, Limits, Record};
-use crate::source::{Format, Mapped, jsonl, parquet};
+use crate::source::{Fields, Format, Mapped, http, is_packed, spool};
 use crate::stage::rowlocal::{Pair, summary};
-use crate::store::FragmentRecord;
+use crate::store::{FragmentRecord, OutputDir};
 use crate::verdict::Status;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Compressed bytes of a file that make one fragment.
 const FRAGMENT_BYTES: u64 = 64 << 20;
+/// Decoded bytes of a compressed stream that make one fragment, where it is too large to be one.
+const PIECE_BYTES: u64 = 256 << 20;
 
 /// One pattern or several.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,15 +48,18 @@ impl Patterns {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IngestConfig {
-    /// Files to read, as paths or patterns (`*`, `**`, `?`) relative to the manifest: `.warc .arc .jsonl` (plain, `.gz`,
-    /// `.zst`) and `.parquet`.
+    /// Files to read, as paths or patterns (`*`, `**`, `?`) relative to the manifest, or as `s3://bucket/...` and
+    /// `https://host/...`: `.warc .arc .wet .jsonl .csv .tsv` (plain, `.gz`, `.zst`) and `.parquet`.
     pub source: Patterns,
     /// Patterns of files to leave out.
     pub exclude: Vec<String>,
     /// Most damaged records before the stage fails: a count (`"100"`) or a share of all records (`"5%"`).
     pub max_bad_records: String,
-    /// Further text fields of JSONL or Parquet input to carry along as columns, e.g. `["lang"]`.
+    /// Further fields of JSONL, CSV or Parquet input to carry along as text columns, e.g. `["lang"]`.
     pub columns: Vec<String>,
+    /// Names under which JSONL, CSV or Parquet input keeps `text`, `html`, `id`, `url` and `date`, where they differ, e.g.
+    /// `{ text = "content" }`.
+    pub fields: Fields,
 }
 
 impl Default for IngestConfig {
@@ -59,7 +69,14 @@ impl Default for IngestConfig {
             exclude: Vec::new(),
             max_bad_records: "100%".into(),
             columns: Vec::new(),
+            fields: Fields::default(),
         }
+    }
+}
+
+impl IngestConfig {
+    fn all_fields(&self) -> Fields {
+        Fields { columns: self.columns.clone(), ..self.fields.clone() }
     }
 }
 
@@ -103,109 +120,158 @@ fn limit(text: &str, total: u64) -> Option<u64> {
     }
 }
 
-/// Files of the source, by name relative to each pattern's fixed prefix, sorted; a fault if a pattern finds none.
-pub fn files(config: &IngestConfig, folder: &Path) -> std::result::Result<Vec<(String, PathBuf)>, OptionFault> {
-    let excluded: Vec<glob::Pattern> = config.exclude.iter().filter_map(|p| glob::Pattern::new(p).ok()).collect();
-    let mut found: Vec<(String, PathBuf)> = Vec::new();
-    for pattern in config.source.all() {
-        let prefix = fixed_prefix(pattern);
-        let whole = format!("{}/{pattern}", glob::Pattern::escape(&folder.to_string_lossy()));
-        let whole =
-            if folder.as_os_str().is_empty() || Path::new(pattern).is_absolute() { pattern.clone() } else { whole };
-        let before = found.len();
-        let matches = glob::glob(&whole).map_err(|e| OptionFault::new("source", e.to_string()))?;
-        for path in matches.flatten().filter(|p| p.is_file()) {
-            let relative = path.strip_prefix(folder).unwrap_or(&path).to_path_buf();
-            if excluded.iter().any(|p| p.matches_path(&relative)) {
-                continue;
-            }
-            let name = relative.strip_prefix(&prefix).unwrap_or(&relative).to_string_lossy().into_owned();
-            if Format::of(&name).is_none() {
-                return Err(OptionFault {
-                    key: "source".into(),
-                    message: format!("{} is of no kind that ingest reads", path.display()),
-                    hint: Some(
-                        "it reads .warc .arc .jsonl (plain, .gz, .zst) and .parquet; leave others out with `exclude`"
-                            .into(),
-                    ),
-                });
-            }
-            found.push((name, path));
-        }
-        if found.len() == before {
-            return Err(OptionFault {
-                key: "source".into(),
-                message: format!("no file matches \"{pattern}\""),
-                hint: Some(format!(
-                    "paths are relative to the manifest, in {}",
-                    std::path::absolute(folder).unwrap_or_default().display()
-                )),
-            });
-        }
-    }
-    found.sort();
-    found.dedup();
-    if let Some(pair) = found.windows(2).find(|w| w[0].0 == w[1].0) {
-        return Err(OptionFault::new(
-            "source",
-            format!(
-                "{} and {} have the same name \"{}\" below their patterns, so their documents could not be told apart",
-                pair[0].1.display(),
-                pair[1].1.display(),
-                pair[0].0
-            ),
-        ));
-    }
-    Ok(found)
-}
-
-/// The folders of a pattern before its first wildcard; identities do not depend on them.
-fn fixed_prefix(pattern: &str) -> PathBuf {
-    let parts: Vec<&str> = pattern.split('/').collect();
-    let wild = parts.iter().position(|p| p.contains(['*', '?', '['])).unwrap_or(parts.len() - 1);
-    parts[..wild].join("/").into()
+/// Files of the source, by name; a fault if a pattern finds none.
+pub fn files(config: &IngestConfig, folder: &Path) -> std::result::Result<Vec<(String, Asset)>, OptionFault> {
+    files::find(config.source.all(), &config.exclude, folder)
 }
 
 /// A part of a file that is one fragment.
 struct Range {
+    /// Name of the file in the documents' identities.
     name: String,
+    /// Where its bytes are.
     path: PathBuf,
-    format: Format,
-    start: u64,
-    end: u64,
+    part: Part,
 }
 
-fn ranges(files: Vec<(String, PathBuf)>) -> Result<Vec<Range>> {
+enum Part {
+    /// Records of a WARC file that start in this range of stored offsets.
+    Warc { start: u64, end: u64 },
+    /// Records of a line format that start in this range of decoded offsets.
+    Lines { lines: Lines, start: u64, end: u64 },
+    /// The same, in a piece of their own, and where and why the stream broke behind it.
+    Piece { lines: Lines, start: u64, end: u64, broken: Option<(u64, String)> },
+    /// Rows of these row groups.
+    Groups(Groups),
+}
+
+/// Objects are copied here first, and large compressed streams are cut into pieces.
+const FETCH: &str = "fetch";
+const SPOOL: &str = "spool";
+
+/// The files of the source on this machine.
+fn local(context: &Context<'_>, config: &IngestConfig) -> Result<Vec<(String, PathBuf)>> {
+    let files = files(config, context.folder).map_err(|f| Error::Manifest(f.message))?;
+    let remotes: Vec<&Remote> =
+        files.iter().filter_map(|(_, a)| if let Asset::Remote(r) = a { Some(r) } else { None }).collect();
+    let fetched = if remotes.is_empty() {
+        Vec::new()
+    } else {
+        context.fragments(FETCH, remotes.len(), |i| {
+            let file = remote::fetch(remotes[i], &context.out.path, &OutputDir::side_name(FETCH, &format!("{i:05}")))?;
+            Ok(FragmentRecord { files: vec![file], ..FragmentRecord::default() })
+        })?
+    };
+    let mut fetched = fetched.iter().map(|record| context.out.path.join(&record.files[0].path));
+    let here = |asset: Asset| match asset {
+        Asset::Local(path) => path,
+        Asset::Remote(_) => fetched.next().expect("there is a copy of every object because each is a fragment"),
+    };
+    let (names, assets): (Vec<String>, Vec<Asset>) = files.into_iter().unzip();
+    Ok(names.into_iter().zip(assets.into_iter().map(here)).collect())
+}
+
+/// Cuts every file into ranges, in file order.
+fn ranges(context: &Context<'_>, files: Vec<(String, PathBuf)>) -> Result<Vec<Range>> {
+    let length = |path: &Path| Ok::<u64, Error>(std::fs::metadata(path).map_err(Error::io("look at", path))?.len());
+    let mut large = Vec::new();
+    for (name, path) in &files {
+        let lines = matches!(Format::of(name), Some(Format::Jsonl | Format::Csv | Format::Tsv));
+        let cut = is_packed(name) || Format::of(name).is_some_and(|f| f.delimiter().is_some());
+        if lines && cut && length(path)? > FRAGMENT_BYTES {
+            large.push((name, path));
+        }
+    }
+    let spooled = match large.len() {
+        0 => Vec::new(),
+        n => context.fragments(SPOOL, n, |i| spool_file(context, large[i].0, large[i].1, i))?,
+    };
+    let mut spooled = large.iter().map(|(name, _)| *name).zip(&spooled).collect::<std::collections::BTreeMap<_, _>>();
     let mut ranges = Vec::new();
-    for (name, path) in files {
-        let format = Format::of(&name).expect("`files` refuses names of no format");
-        let length = std::fs::metadata(&path).map_err(Error::io("look at", &path))?.len();
-        let packed = [".gz", ".zst"].iter().any(|e| name.ends_with(e));
-        let cut = format == Format::Warc || (format == Format::Jsonl && !packed);
-        let step = if cut { FRAGMENT_BYTES } else { u64::MAX };
-        let mut start = 0u64;
-        loop {
-            let end = start.saturating_add(step);
-            let last = end >= length;
-            ranges.push(Range {
-                name: name.clone(),
-                path: path.clone(),
-                format,
-                start,
-                end: if last { u64::MAX } else { end },
-            });
-            if last {
-                break;
+    for (name, path) in &files {
+        let format = Format::of(name).expect("`files` refuses names of no format");
+        let mut push = |path: &Path, part: Part| ranges.push(Range { name: name.clone(), path: path.into(), part });
+        match format {
+            Format::Warc => {
+                let length = length(path)?;
+                for start in (0..length.max(1)).step_by(FRAGMENT_BYTES as usize) {
+                    let last = start + FRAGMENT_BYTES >= length;
+                    push(path, Part::Warc { start, end: if last { u64::MAX } else { start + FRAGMENT_BYTES } });
+                }
             }
-            start = end;
+            Format::Parquet => {
+                parquet::ranges(path, FRAGMENT_BYTES)?.into_iter().for_each(|g| push(path, Part::Groups(g)));
+            }
+            Format::Jsonl | Format::Csv | Format::Tsv => {
+                let (lines, first) = lines_of(name, path)?;
+                match spooled.remove(name) {
+                    Some(record) => {
+                        let broken =
+                            record.counts.iter().find_map(|(k, at)| Some((*at, k.strip_prefix("broken:")?.into())));
+                        let starts: Vec<u64> =
+                            (0..record.files.len()).map(|i| record.counts[&format!("piece:{i:05}")]).collect();
+                        for (i, file) in record.files.iter().enumerate() {
+                            let last = i + 1 == starts.len();
+                            push(
+                                &context.out.path.join(&file.path),
+                                Part::Piece {
+                                    lines: lines.clone(),
+                                    start: starts[i],
+                                    end: if last { u64::MAX } else { starts[i + 1] },
+                                    broken: if last { broken.clone() } else { None },
+                                },
+                            );
+                        }
+                    }
+                    None if is_packed(name) || first > 0 => {
+                        push(path, Part::Lines { lines, start: first, end: u64::MAX });
+                    }
+                    None => {
+                        let length = length(path)?;
+                        for start in (0..length.max(1)).step_by(FRAGMENT_BYTES as usize) {
+                            let last = start + FRAGMENT_BYTES >= length;
+                            let end = if last { u64::MAX } else { start + FRAGMENT_BYTES };
+                            push(path, Part::Lines { lines: lines.clone(), start, end });
+                        }
+                    }
+                }
+            }
         }
     }
     Ok(ranges)
 }
 
+/// How a line format's file is read, and the decoded offset of its first record.
+fn lines_of(name: &str, path: &Path) -> Result<(Lines, u64)> {
+    let Some(delimiter) = Format::of(name).and_then(Format::delimiter) else { return Ok((Lines::Json, 0)) };
+    let mapped = Mapped::open(path)?;
+    let reader = lines::decoded(name, mapped.bytes(), path)?;
+    // A stream that breaks inside its first record has no names; reading it says so.
+    Ok(Lines::csv(delimiter, reader).unwrap_or((Lines::Csv { delimiter, names: Vec::new() }, 0)))
+}
+
+/// Decodes a large compressed stream once and cuts it between records.
+fn spool_file(context: &Context<'_>, name: &str, path: &Path, index: usize) -> Result<FragmentRecord> {
+    let (lines, first) = lines_of(name, path)?;
+    let mapped = Mapped::open(path)?;
+    let mut reader = lines::decoded(name, mapped.bytes(), path)?;
+    std::io::copy(&mut Read::take(&mut reader, first), &mut std::io::sink()).map_err(Error::io("decode", path))?;
+    let side = |i: usize| OutputDir::side_name(SPOOL, &format!("{index:05}-{i:05}.zst"));
+    let (pieces, broken) = spool::spool(reader, lines.shape(), first, PIECE_BYTES, &context.out.path, side)?;
+    let mut record = FragmentRecord::default();
+    for (i, piece) in pieces.into_iter().enumerate() {
+        record.add(&format!("piece:{i:05}"), piece.start);
+        record.files.push(piece.file);
+    }
+    if let Some((at, why)) = broken {
+        record.add(&format!("broken:{why}"), at);
+    }
+    Ok(record)
+}
+
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &IngestConfig) -> Result<Output> {
-    let ranges = ranges(files(config, context.folder).map_err(|f| Error::Manifest(f.message))?)?;
+    let ranges = ranges(context, local(context, config)?)?;
     let mut fragments = context.fragments("", ranges.len(), |i| fragment(context, config, &ranges[i], i, None))?;
     mend_chain(context, config, &ranges, &mut fragments)?;
     for fragment in &mut fragments {
@@ -243,7 +309,7 @@ fn mend_chain(
     fragments: &mut [FragmentRecord],
 ) -> Result<()> {
     for i in 1..fragments.len() {
-        if ranges[i].start == 0 || ranges[i].format != Format::Warc {
+        if !matches!(ranges[i].part, Part::Warc { start: 1.., .. }) {
             continue;
         }
         let exit = fragments[i - 1].counts["chain:exit"];
@@ -273,21 +339,32 @@ fn fragment(
         files.kept.write(&documents)?;
         files.verdicts.write(&verdicts)
     };
-    match range.format {
-        Format::Warc => read_warc(range, entry, &mut rows, &mut record, &mut flush)?,
-        Format::Jsonl => {
+    let fields = config.all_fields();
+    match &range.part {
+        Part::Warc { start, end } => read_warc(range, (*start, *end), entry, &mut rows, &mut record, &mut flush)?,
+        Part::Lines { lines, start, end } => {
             let mapped = Mapped::open(&range.path)?;
-            let (bytes, start) = line_start(mapped.bytes(), range.start);
-            jsonl::read(
-                &mut *jsonl::decoded(&range.path, bytes)?,
-                start,
-                range.end,
-                &config.columns,
-                &mut rows,
-                &mut flush,
-            )?;
+            let mut reader = lines::decoded(&range.name, mapped.bytes(), &range.path)?;
+            let mut from = *start;
+            if is_packed(&range.name) || lines.shape() != Shape::Lines {
+                let skipped = std::io::copy(&mut Read::take(&mut reader, from), &mut std::io::sink());
+                skipped.map_err(Error::io("decode", &range.path))?;
+            } else {
+                let bytes;
+                (bytes, from) = line_start(mapped.bytes(), from);
+                reader = Box::new(bytes);
+            }
+            lines::read(&mut *reader, lines, (from, *end), &fields, &mut rows, &mut flush)?;
         }
-        Format::Parquet => parquet::read(&range.path, &config.columns, &mut rows, &mut flush)?,
+        Part::Piece { lines, start, end, broken } => {
+            let mapped = Mapped::open(&range.path)?;
+            let mut reader = lines::decoded("piece.zst", mapped.bytes(), &range.path)?;
+            lines::read(&mut *reader, lines, (*start, *end), &fields, &mut rows, &mut flush)?;
+            if let Some((at, why)) = broken {
+                lines::broken_stream(*at, why, &mut rows);
+            }
+        }
+        Part::Groups(groups) => parquet::read(&range.path, groups, &fields, &mut rows, &mut flush)?,
     }
     flush(&mut rows)?;
     for (name, n) in &rows.verdicts.counts.counts {
@@ -309,6 +386,7 @@ fn line_start(bytes: &[u8], start: u64) -> (&[u8], u64) {
 
 fn read_warc(
     range: &Range,
+    (start, end): (u64, u64),
     entry: Option<u64>,
     rows: &mut Rows,
     record: &mut FragmentRecord,
@@ -317,8 +395,8 @@ fn read_warc(
     let mapped = Mapped::open(&range.path)?;
     let limits = Limits::default();
     let mut items = match entry {
-        Some(entry) => warc::records_from(mapped.bytes(), entry, range.end, &limits),
-        None => warc::records(mapped.bytes(), range.start, range.end, &limits),
+        Some(entry) => warc::records_from(mapped.bytes(), entry, end, &limits),
+        None => warc::records(mapped.bytes(), start, end, &limits),
     };
     for item in items.by_ref() {
         match item {

@@ -5,6 +5,7 @@ use super::{Context, Output};
 use crate::dataset::string_column;
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
+use crate::source::files::Asset;
 use crate::stage::extract::table;
 use crate::udf;
 use crate::verdict::{Finding, Status, Verdicts};
@@ -52,8 +53,8 @@ impl Options for LanguageConfig {
 const FOUND: &str = "language_found";
 
 /// The model file, if one is named.
-pub fn files(config: &LanguageConfig, folder: &Path) -> Vec<(String, PathBuf)> {
-    config.model.iter().map(|m| (format!("model {}", m.display()), folder.join(m))).collect()
+pub fn files(config: &LanguageConfig, folder: &Path) -> Vec<(String, Asset)> {
+    config.model.iter().map(|m| (format!("model {}", m.display()), Asset::Local(folder.join(m)))).collect()
 }
 
 /// The built-in model's digest, if it is used.

@@ -1,6 +1,7 @@
 //! One file per kind of stage: the glue between manifest, tables and the rooms that do the work.
 
 pub mod classifier;
+pub mod decontaminate;
 pub mod dedup;
 pub mod eval;
 pub mod export;
@@ -9,6 +10,7 @@ pub mod filter;
 pub mod grpo;
 pub mod ingest;
 pub mod language;
+pub mod mix;
 pub mod model;
 pub mod pairs;
 pub mod preference;
@@ -17,6 +19,7 @@ pub mod rollout;
 mod rowlocal;
 pub mod sft;
 pub mod sql;
+pub mod stats;
 pub mod tasks;
 pub mod tokenize;
 mod tokenizer;
@@ -28,11 +31,12 @@ use crate::manifest::Stage;
 use crate::manifest::kinds::{OptionFault, Options, StageOptions};
 use crate::progress::{Event, Progress};
 use crate::session;
+use crate::source::files::Asset;
 use crate::store::{FragmentRecord, OutputDir};
 use datafusion::prelude::SessionContext;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -87,6 +91,9 @@ pub fn run(context: &Context<'_>) -> Result<Output> {
         StageOptions::Language(o) => language::run(context, o),
         StageOptions::Filter(o) => filter::run(context, o),
         StageOptions::Dedup(o) => dedup::run(context, o),
+        StageOptions::Decontaminate(o) => decontaminate::run(context, o),
+        StageOptions::Mix(o) => mix::run(context, o),
+        StageOptions::Stats(o) => stats::run(context, o),
         StageOptions::Sql(o) => sql::run(context, o),
         StageOptions::Classifier(o) => classifier::run(context, o),
         StageOptions::Tasks(o) => tasks::run(context, o),
@@ -104,8 +111,8 @@ pub fn run(context: &Context<'_>) -> Result<Output> {
     }
 }
 
-/// Files a stage reads beside its inputs: name in the key, path.
-fn assets(stage: &Stage, folder: &Path) -> std::result::Result<Vec<(String, PathBuf)>, OptionFault> {
+/// Files a stage reads beside its inputs: name in the key, place.
+fn assets(stage: &Stage, folder: &Path) -> std::result::Result<Vec<(String, Asset)>, OptionFault> {
     match &stage.options {
         StageOptions::Ingest(o) => ingest::files(o, folder),
         StageOptions::Language(o) => Ok(language::files(o, folder)),
@@ -118,18 +125,18 @@ pub fn check_assets(stage: &Stage, folder: &Path) -> Vec<OptionFault> {
     match assets(stage, folder) {
         Err(fault) => vec![fault],
         Ok(files) => {
-            let missing = files.iter().filter(|(_, p)| !p.is_file());
-            missing.map(|(_, p)| OptionFault::new("model", format!("there is no file {}", p.display()))).collect()
+            let missing = files.iter().filter(|(_, a)| matches!(a, Asset::Local(p) if !p.is_file()));
+            missing.map(|(_, a)| OptionFault::new("model", format!("there is no file {}", a.shown()))).collect()
         }
     }
 }
 
-/// blake3 of every file a stage reads, by name.
+/// Digest of every file a stage reads, by name.
 pub fn asset_digests(stage: &Stage, folder: &Path) -> Result<BTreeMap<String, String>> {
     let files = assets(stage, folder).map_err(|f| Error::Manifest(f.message))?;
     let mut digests = BTreeMap::new();
-    for (name, path) in files {
-        digests.insert(name, crate::store::durable::hash_file(&path)?.0);
+    for (name, asset) in files {
+        digests.insert(name, asset.digest()?);
     }
     if let StageOptions::Language(o) = &stage.options {
         digests.extend(language::builtin_digest(o));
@@ -140,7 +147,7 @@ pub fn asset_digests(stage: &Stage, folder: &Path) -> Result<BTreeMap<String, St
 /// Bytes of the files a stage reads.
 pub fn asset_bytes(stage: &Stage, folder: &Path) -> Result<u64> {
     let files = assets(stage, folder).map_err(|f| Error::Manifest(f.message))?;
-    Ok(files.iter().filter_map(|(_, p)| std::fs::metadata(p).ok()).map(|m| m.len()).sum())
+    Ok(files.iter().filter_map(|(_, a)| a.bytes().ok()).sum())
 }
 
 impl Context<'_> {

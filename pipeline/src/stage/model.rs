@@ -13,7 +13,7 @@ use crate::store::durable::{FileEntry, rename, write_file};
 use crate::store::{FragmentRecord, remove_folder};
 use crate::tensorboard::EventFile;
 use align::loss::LossOutput;
-use align::loss::step::{MicroView, Segment, gather, scatter};
+use align::loss::step::{Segment, through};
 use datafusion::arrow::array::{ArrayRef, Float64Builder, RecordBatch, StringBuilder, UInt64Builder};
 use datafusion::arrow::datatypes::{Field, Schema};
 use schemars::JsonSchema;
@@ -326,22 +326,15 @@ pub fn segments(packing: &Packing) -> Vec<Segment> {
     packing.places.iter().map(|p| Segment { micro: p.batch, start: p.first, end: p.first + p.len }).collect()
 }
 
-/// Applies a loss over sequences to the statistics of a step: gathers, computes, scatters back.
+/// Applies a loss over sequences to the statistics of a step's micro-batches.
 pub fn apply(
     stats: &[TokenStats],
     batches: &[Batch],
     segments: &[Segment],
     loss: impl FnOnce(Vec<align::loss::Tokens>) -> std::result::Result<LossOutput, align::loss::LossError>,
 ) -> std::result::Result<(LossOutput, Vec<TokenGrad>), align::loss::LossError> {
-    let views: Vec<MicroView<'_>> = stats
-        .iter()
-        .zip(batches)
-        .map(|(s, b)| MicroView { logprob: &s.logprob, entropy: &s.entropy, loss_mask: &b.loss_mask })
-        .collect();
-    let output = loss(gather(&views, segments)?)?;
-    let sizes: Vec<usize> = batches.iter().map(Batch::len).collect();
-    let grads = scatter(&sizes, segments, &output.grads)?;
-    Ok((output, grads.into_iter().map(|g| TokenGrad { d_logprob: g.d_logprob, d_entropy: g.d_entropy }).collect()))
+    let masks: Vec<&[f32]> = batches.iter().map(|b| b.loss_mask.as_slice()).collect();
+    through(stats, &masks, segments, loss)
 }
 
 /// Rows `step*size ..` of an endless sequence of epochs, each a keyed permutation of `n` rows.
