@@ -5,12 +5,17 @@
 //! Format: fastText 0.9.2. The crate `fasttext` 0.8, which trains our models, aborts on a header that lies about its sizes.
 
 use super::LanguageError;
+use super::ngrams::MAX_N;
 
 const MAGIC: i32 = 793_712_314;
 /// Codes per sub-quantizer: one byte each.
 const CENTROIDS: usize = 256;
-/// Buckets beyond this would need more than 256 MiB for the table of a pruned model. lid.176 and GlotLID have 1 to 2 million.
+/// Buckets beyond this would need more than 16 MiB for the marks of a pruned model. lid.176 and GlotLID have 1 to 2 million.
 const MAX_BUCKETS: usize = 1 << 26;
+/// Columns per code beyond this would let a small file grow more than 64-fold in memory. fastText's default is 2.
+const MAX_PART: usize = 16;
+/// Longest word n-gram: time grows with it.
+const MAX_WORD_NGRAMS: usize = 32;
 
 /// How scores become probabilities.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,7 +32,9 @@ pub(super) enum Loss {
 pub(super) struct ModelFile<'a> {
     pub header: Header,
     pub dictionary: Dictionary<'a>,
-    /// [rows, dim]: words, then buckets.
+    /// The buckets that have a row, ascending, each once; `None` for a model that was not pruned: all have.
+    pub kept_buckets: Option<Vec<u32>>,
+    /// [rows, dim]: words, then buckets (those that are kept, in the order of `kept_buckets`). Finite.
     pub input: Vec<f32>,
     /// [labels, dim] (hierarchical softmax: inner nodes of the tree).
     pub output: Vec<f32>,
@@ -50,11 +57,14 @@ impl<'a> ModelFile<'a> {
         let (rows, input) = reader.matrix(quantised, header.dim, "input matrix")?;
         let quantised_output = reader.u8("output flag")? != 0;
         let (outputs, output) = reader.matrix(quantised && quantised_output, header.dim, "output matrix")?;
-        dictionary.check_rows(&header, rows)?;
-        if outputs != dictionary.labels.len() {
+        if outputs != dictionary.label_names.len() {
             return Err(LanguageError::Damaged { what: "output matrix: rows differ from the number of labels" });
         }
-        Ok(Self { header, dictionary, input, output })
+        if !input.iter().chain(&output).all(|value| value.is_finite()) {
+            return Err(LanguageError::Damaged { what: "matrix: a value is not finite" });
+        }
+        let (kept_buckets, input) = dictionary.in_bucket_order(&header, rows, input)?;
+        Ok(Self { header, dictionary, kept_buckets, input, output })
     }
 }
 
@@ -96,7 +106,11 @@ impl Header {
             min_n: count(min_n)?,
             max_n: if version == 11 { 0 } else { count(max_n)? }, // as fastText: version 11 had no character n-grams here
         };
-        if header.dim == 0 || header.buckets > MAX_BUCKETS || header.max_n > 100 {
+        let in_range = header.dim > 0
+            && header.buckets <= MAX_BUCKETS
+            && header.max_n <= MAX_N
+            && header.word_ngrams <= MAX_WORD_NGRAMS;
+        if !in_range {
             return Err(LanguageError::Damaged { what: "settings: a size out of range" });
         }
         Ok(header)
@@ -107,12 +121,11 @@ impl Header {
 pub(super) struct Dictionary<'a> {
     pub words: Vec<&'a [u8]>,
     /// At least one.
-    pub labels: Vec<String>,
+    pub label_names: Vec<&'a [u8]>,
     /// How often each label occurred in training, in descending order if fastText wrote the file.
     pub label_counts: Vec<i64>,
-    /// Row of each bucket after the words' rows, `u32::MAX` where it was pruned; `None` for a model that was not pruned.
-    pub pruned_rows: Option<Vec<u32>>,
-    kept_buckets: usize,
+    /// (bucket, row after the words' rows) in the file's order; `None` for a model that was not pruned.
+    pruned: Option<Vec<(u32, u32)>>,
 }
 
 impl<'a> Dictionary<'a> {
@@ -125,8 +138,7 @@ impl<'a> Dictionary<'a> {
         if n_words < 0 || n_labels < 1 || i64::from(size) != i64::from(n_words) + i64::from(n_labels) {
             return Err(LanguageError::Damaged { what: "dictionary: sizes do not add up" });
         }
-        let mut words = Vec::new();
-        let (mut labels, mut label_counts) = (Vec::new(), Vec::new());
+        let (mut words, mut label_names, mut label_counts) = (Vec::new(), Vec::new(), Vec::new());
         for entry in 0..size {
             let word = reader.until_nul()?;
             let count = reader.i64("dictionary")?;
@@ -135,45 +147,67 @@ impl<'a> Dictionary<'a> {
                 return Err(LanguageError::Damaged { what: "dictionary: labels do not follow words" });
             }
             if is_label {
-                labels.push(String::from_utf8_lossy(word).into_owned());
+                label_names.push(word);
                 label_counts.push(count);
             } else {
                 words.push(word);
             }
         }
-        let (pruned_rows, kept_buckets) = read_pruning(reader, pruned, header.buckets)?;
-        Ok(Self { words, labels, label_counts, pruned_rows, kept_buckets })
+        let pruned = read_pruning(reader, pruned, header.buckets)?;
+        Ok(Self { words, label_names, label_counts, pruned })
     }
 
-    /// Every row that a text can reach must exist.
-    fn check_rows(&self, header: &Header, rows: usize) -> Result<(), LanguageError> {
-        let buckets = if self.pruned_rows.is_some() { self.kept_buckets } else { header.buckets };
-        let reads_buckets = header.max_n > 0 || header.word_ngrams > 1;
-        if rows < self.words.len() + if reads_buckets { buckets } else { 0 } {
-            return Err(LanguageError::Damaged { what: "input matrix: fewer rows than words and buckets" });
+    /// Lays the rows of kept buckets in the order of the buckets, so that counting marks finds a row. Every row that a text can
+    /// reach must exist.
+    fn in_bucket_order(
+        &self,
+        header: &Header,
+        rows: usize,
+        input: Vec<f32>,
+    ) -> Result<(Option<Vec<u32>>, Vec<f32>), LanguageError> {
+        let too_few = LanguageError::Damaged { what: "input matrix: fewer rows than words and buckets" };
+        let Some(after_words) = rows.checked_sub(self.words.len()) else { return Err(too_few) };
+        let Some(pruned) = &self.pruned else {
+            let reads_buckets = header.max_n > 0 || header.word_ngrams > 1;
+            return if reads_buckets && after_words < header.buckets { Err(too_few) } else { Ok((None, input)) };
+        };
+        let mut kept: Vec<(u32, usize, u32)> =
+            pruned.iter().enumerate().map(|(at, &(bucket, row))| (bucket, at, row)).collect();
+        kept.sort_unstable();
+        // Of several entries for a bucket the last counts, as in fastText.
+        let last = |pair: &[(u32, usize, u32)]| pair.len() == 1 || pair[0].0 != pair[1].0;
+        let kept: Vec<(u32, u32)> = (0..kept.len())
+            .filter(|&i| last(&kept[i..kept.len().min(i + 2)]))
+            .map(|i| (kept[i].0, kept[i].2))
+            .collect();
+        if kept.len() > after_words || kept.iter().any(|&(_, row)| row as usize >= after_words) {
+            return Err(too_few);
         }
-        Ok(())
+        let words = self.words.len() * header.dim;
+        let mut ordered = Vec::with_capacity(words + kept.len() * header.dim);
+        ordered.extend_from_slice(&input[..words]);
+        for &(_, row) in &kept {
+            ordered.extend_from_slice(&input[words + row as usize * header.dim..][..header.dim]);
+        }
+        Ok((Some(kept.into_iter().map(|(bucket, _)| bucket).collect()), ordered))
     }
 }
 
-/// The map from buckets to rows that are left, and one more than the highest row. -1: not pruned; 0: no bucket is left.
-fn read_pruning(reader: &mut Reader, pairs: i64, buckets: usize) -> Result<(Option<Vec<u32>>, usize), LanguageError> {
+/// The map from buckets to rows that are left. -1: not pruned; 0: no bucket is left.
+fn read_pruning(reader: &mut Reader, pairs: i64, buckets: usize) -> Result<Option<Vec<(u32, u32)>>, LanguageError> {
     if pairs < 0 {
-        return Ok((None, 0));
+        return Ok(None);
     }
-    let mut rows = vec![u32::MAX; buckets];
-    let mut kept = 0;
+    let mut rows = Vec::new();
     for _ in 0..pairs {
         let bucket = reader.i32("pruning table")?;
         let row = reader.i32("pruning table")?;
-        let slot = usize::try_from(bucket).ok().and_then(|bucket| rows.get_mut(bucket));
-        let (Some(slot), Ok(row)) = (slot, u32::try_from(row)) else {
-            return Err(LanguageError::Damaged { what: "pruning table: an entry out of range" });
-        };
-        *slot = row;
-        kept = kept.max(row as usize + 1);
+        match (usize::try_from(bucket), u32::try_from(row)) {
+            (Ok(bucket), Ok(row)) if bucket < buckets => rows.push((bucket as u32, row)),
+            _ => return Err(LanguageError::Damaged { what: "pruning table: an entry out of range" }),
+        }
     }
-    Ok((Some(rows), kept))
+    Ok(Some(rows))
 }
 
 /// A cursor that never reads past the end and never allocates what the file cannot hold.
@@ -267,7 +301,10 @@ impl Quantizer {
         let parts = reader.i32(what)?;
         let part = usize::try_from(reader.i32(what)?).unwrap_or(0);
         reader.take(4, what)?; // width of the last part
-        if usize::try_from(stored) != Ok(dim) || part == 0 || usize::try_from(parts) != Ok(dim.div_ceil(part)) {
+        if usize::try_from(stored) != Ok(dim)
+            || !(1..=MAX_PART).contains(&part)
+            || usize::try_from(parts) != Ok(dim.div_ceil(part))
+        {
             return Err(LanguageError::Damaged { what });
         }
         let centroids = reader.floats(dim.checked_mul(CENTROIDS).ok_or(LanguageError::Damaged { what })?, what)?;

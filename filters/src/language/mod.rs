@@ -9,13 +9,23 @@
 mod classifier;
 mod codes;
 mod format;
+mod hidden;
+mod keep;
+mod ngrams;
+mod output;
+mod paragraphs;
+#[cfg(test)]
+mod parity;
 mod train;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use classifier::Classifier;
 pub use codes::code_of;
+pub use keep::{Keep, threshold_from_scores};
+pub use paragraphs::{Document, Paragraph};
 pub use train::{ClassifierConfig, LabelAccuracy, evaluate, is_held_out, train};
 
 /// What can be wrong with a model file, with the rows to train from, or with the training settings.
@@ -82,7 +92,7 @@ impl From<std::io::Error> for LanguageError {
 pub struct Prediction {
     /// ISO 639-1 where one exists, else ISO 639-3 (see [`code_of`]).
     pub code: String,
-    /// The model's probability for it, 0..1.
+    /// The model's probability for it, 0..1, as fastText reports it: 1e-5 is added inside its logarithms.
     pub score: f32,
 }
 
@@ -113,10 +123,20 @@ impl LanguageModel {
         Ok(Self { classifier, codes })
     }
 
-    /// The language of a whole text; newlines count as spaces. `None` if the text has no word that the model has seen parts of.
+    /// The language of a whole text; newlines count as spaces. `None` if the text is blank.
+    ///
+    /// The answer is fastText's for the text as one line, and the same bits on every processor and in every thread.
     pub fn predict(&self, text: &str) -> Option<Prediction> {
-        let (label, score) = self.classifier.best(text)?;
-        Some(Prediction { code: self.codes[label].clone(), score })
+        self.classifier.best(text).map(|best| self.prediction(best))
+    }
+
+    /// The model's own label, such as `__label__eng_Latn`, and its probability, 0..1; as [`Self::predict`] otherwise.
+    pub fn predict_label(&self, text: &str) -> Option<(&str, f32)> {
+        self.classifier.best(text).map(|(label, score)| (self.classifier.labels()[label].as_str(), score))
+    }
+
+    fn prediction(&self, (label, score): (usize, f32)) -> Prediction {
+        Prediction { code: self.codes[label].clone(), score }
     }
 
     /// The codes that this model can answer with, sorted, each once.
@@ -195,7 +215,7 @@ mod tests {
                 let mut bytes = BUILTIN.to_vec();
                 bytes[at] = value;
                 if let Ok(model) = LanguageModel::from_bytes(bytes) {
-                    model.predict("any text at all");
+                    model.predict("any text at all, with words of several lengths");
                 }
             }
         }
