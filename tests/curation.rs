@@ -164,3 +164,18 @@ fn a_document_can_be_followed_to_everything_that_holds_it() {
     assert!(lines[0].contains("web:") && lines[1].contains("bpe:") && lines[1].contains("through"), "{said}");
     assert!(lines[2].contains("shards:") && lines[2].contains("token_start="), "{said}");
 }
+
+#[test]
+fn what_a_takedown_lists_is_refused_and_said() {
+    let folder = tempfile::tempdir().unwrap();
+    rows(
+        folder.path(),
+        "web.jsonl",
+        &[("1", "https://a.example.org/x", "one"), ("2", "https://b.org/y", "two"), ("3", "https://b.org/z", "three")],
+    );
+    std::fs::write(folder.path().join("gone.txt"), "example.org\nhttps://b.org/z\n").unwrap();
+    let run = run(folder.path(), "web = { kind = \"ingest\", source = \"web.jsonl\", takedown = [\"gone.txt\"] }");
+    assert_eq!(csv(&run, "SELECT source_id FROM web"), "source_id\n2\n");
+    let said = csv(&run, "SELECT reason FROM web_verdicts WHERE rule = 'ingest.takedown' ORDER BY reason");
+    assert_eq!(said, "reason\nlisted as example.org\nlisted as https://b.org/z\n");
+}

@@ -93,6 +93,16 @@ pub fn run(
         durable::switch_link(&PathBuf::from(".store").join(key.fingerprint()), &run.join(&stage.name))?;
         done.insert(stage.name.clone(), Dataset { name: stage.name.clone(), path, receipt });
     }
+    // What `only` left out but stands from before stays in the run.
+    for stage in manifest.stages.iter().filter(|s| !wanted.contains(&s.name)) {
+        if stage.needs().all(|n| done.contains_key(n)) {
+            let receipts = done.iter().map(|(n, d)| (n.clone(), d.receipt.clone())).collect();
+            let path = plan::store_path(run, &plan::key(stage, &manifest.folder, &receipts)?.fingerprint());
+            if let Some(receipt) = plan::finished(&path)? {
+                done.insert(stage.name.clone(), Dataset { name: stage.name.clone(), path, receipt });
+            }
+        }
+    }
     record(manifest, run, &done)?;
     summary.elapsed_secs = started.elapsed().as_secs_f64();
     Ok(summary)

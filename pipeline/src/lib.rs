@@ -3,6 +3,7 @@
 //! Reading order: `manifest` (what a person wrote), `plan` (what it means), `execute` (doing it), `stage` (one file per
 //! kind), `store` and `receipt` (what makes it durable), `cli` (one file per command).
 
+pub mod ablate;
 pub mod cli;
 pub mod dataset;
 pub mod diff;

@@ -80,7 +80,7 @@ fn function(name: &'static str, key: String, types: Vec<DataType>, returns: Data
 
 /// Registers the functions every session has.
 pub fn register(context: &SessionContext) {
-    context.register_udf(language(filters::language::builtin(), "builtin".into()));
+    context.register_udf(language(filters::language::builtin(), "builtin".into(), None));
     context.register_udf(measure_one());
     context.register_udf(text_hash());
     context.register_udf(of_text("host", |url| filters::url::host(url).map(String::from)));
@@ -109,25 +109,41 @@ fn words() -> ScalarUDF {
 }
 
 fn language_fields() -> Fields {
-    Fields::from(vec![Field::new("code", DataType::Utf8, true), Field::new("score", DataType::Float64, true)])
+    Fields::from(vec![
+        Field::new("code", DataType::Utf8, true),
+        Field::new("score", DataType::Float64, true),
+        Field::new("mixed", DataType::Float64, true),
+    ])
 }
 
-/// `language(text) -> {code, score}`: ISO 639-1 where there is one, else 639-3; score 0..1; nulls for no text.
-pub fn language(model: &'static LanguageModel, key: String) -> ScalarUDF {
+/// `language(text) -> {code, score, mixed}`: ISO 639-1 where there is one, else 639-3; score 0..1; with `paragraph_chars` the share
+/// of characters in paragraphs of that length that are in another language; nulls for no text.
+pub fn language(model: &'static LanguageModel, key: String, paragraph_chars: Option<usize>) -> ScalarUDF {
     let body = move |args: &[ArrayRef]| -> DfResult<ArrayRef> {
         let texts = args[0].as_string::<i32>();
-        let (mut codes, mut scores) = (StringBuilder::new(), Float64Builder::new());
+        let mut codes = StringBuilder::new();
+        let [mut scores, mut mixed]: [Float64Builder; 2] = Default::default();
         for i in 0..texts.len() {
-            let found = if texts.is_null(i) { None } else { model.predict(texts.value(i)) };
+            let text = if texts.is_null(i) { "" } else { texts.value(i) };
+            let (found, share) = match paragraph_chars {
+                None => (model.predict(text), None),
+                Some(least) => {
+                    let document = model.document(text, least);
+                    let share = document.mixed_share();
+                    (document.prediction, share)
+                }
+            };
             codes.append_option(found.as_ref().map(|p| p.code.as_str()));
             scores.append_option(found.as_ref().map(|p| f64::from(p.score)));
+            mixed.append_option(share.map(f64::from));
         }
         Ok(Arc::new(StructArray::new(
             language_fields(),
-            vec![Arc::new(codes.finish()), Arc::new(scores.finish())],
+            vec![Arc::new(codes.finish()), Arc::new(scores.finish()), Arc::new(mixed.finish())],
             None,
         )))
     };
+    let key = format!("{key} {paragraph_chars:?}");
     function("language", key, vec![DataType::Utf8], DataType::Struct(language_fields()), Arc::new(body))
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Only this folder prints or exits. Data goes to stdout, all else to stderr.
 
+mod ablate;
 mod chat;
 mod check;
 mod completions;
@@ -54,6 +55,7 @@ enum Command {
     Trace(trace::Trace),
     Diff(diff::Diff),
     Verify(verify::Verify),
+    Ablate(ablate::Ablate),
     Report(report::Report),
     Chat(chat::Chat),
     Gc(gc::Gc),
@@ -130,6 +132,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Trace(c) => c.run(json),
         Command::Diff(c) => c.run(json),
         Command::Verify(c) => c.run(json),
+        Command::Ablate(c) => c.run(json),
         Command::Report(c) => c.run(),
         Command::Chat(c) => c.run(json),
         Command::Gc(c) => c.run(json),

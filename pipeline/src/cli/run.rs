@@ -4,7 +4,9 @@ use super::progress::Terminal;
 use super::{Place, default_threads, parse_bytes};
 use crate::error::{Error, Result};
 use crate::execute;
+use crate::manifest::Manifest;
 use crate::stage::Settings;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -17,12 +19,8 @@ use std::sync::atomic::AtomicBool;
 pub struct Run {
     #[command(flatten)]
     place: Place,
-    /// Fragments worked on at a time and threads of the trainer; never changes a byte of the output.
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Cap on the memory of query operators, e.g. 512MB.
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    memory_limit: Option<u64>,
+    #[command(flatten)]
+    limits: Limits,
     /// Run this stage and what it needs, nothing else.
     #[arg(long, value_name = "STAGE")]
     only: Option<String>,
@@ -37,6 +35,24 @@ impl Run {
             return super::plan::show(&self.place, json);
         }
         let (manifest, run) = self.place.load()?;
+        self.limits.execute(&manifest, &run, self.only.as_deref(), json)
+    }
+}
+
+/// What a run may use of the machine.
+#[derive(clap::Args)]
+pub struct Limits {
+    /// Fragments worked on at a time and threads of the trainer; never changes a byte of the output.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Cap on the memory of query operators, e.g. 512MB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory_limit: Option<u64>,
+}
+
+impl Limits {
+    /// Runs a manifest to its end, with progress on stderr and signals heeded.
+    pub(super) fn execute(&self, manifest: &Manifest, run: &Path, only: Option<&str>, json: bool) -> Result<()> {
         let threads = self.threads.unwrap_or_else(default_threads).max(1);
         // The trainer's pool; its size never changes a result.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -46,10 +62,10 @@ impl Run {
             // The first signal asks, the second ends at once; both are safe at any instant.
             signal_hook::flag::register_conditional_shutdown(signal, 5, stop.clone())
                 .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-                .map_err(Error::io("listen for signals in", &run))?;
+                .map_err(Error::io("listen for signals in", run))?;
         }
         let progress = Terminal::new(json);
-        let done = execute::run(&manifest, &run, self.only.as_deref(), &settings, &progress, &stop)?;
+        let done = execute::run(manifest, run, only, &settings, &progress, &stop)?;
         if json {
             println!(
                 "{}",

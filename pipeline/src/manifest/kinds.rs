@@ -128,7 +128,7 @@ kinds! {
         "Reads WARC, ARC, JSONL, CSV and Parquet files into a table of documents.";
     Extract(filters::extract::ExtractConfig) = "extract" version 1, (1, 1), Table => Table, [], seeded false,
         "Turns HTML into main text, title and links.";
-    Language(stage::language::LanguageConfig) = "language" version 1, (1, 1), Table => Table,
+    Language(stage::language::LanguageConfig) = "language" version 2, (1, 1), Table => Table,
         [optional("classifier", Output::Classifier)], seeded false,
         "Identifies the language and keeps the wanted ones.";
     Filter(filters::rules::FilterConfig) = "filter" version 1, (1, 1), Table => Table, [], seeded false,
@@ -169,7 +169,7 @@ kinds! {
         "Trains on preference pairs (DPO and its relatives).";
     Grpo(stage::grpo::GrpoStage) = "grpo" version 1, (1, 1), Table => Model, [required("model", Output::Model)], seeded true,
         "Trains on rewards of the model's own rollouts (GRPO and its relatives).";
-    Eval(stage::eval::EvalConfig) = "eval" version 1, (1, 1), Table => Table,
+    Eval(stage::eval::EvalConfig) = "eval" version 1, (0, 1), Table => Table,
         [required("models", Output::Model), optional("shards", Output::Shards), optional("pairs", Output::Table)],
         seeded true,
         "Measures models on held-out prompts, pairs and text.";

@@ -8,6 +8,7 @@ pub mod records;
 pub mod remote;
 pub mod rows;
 pub mod spool;
+pub mod takedown;
 pub mod warc;
 
 use crate::error::{Error, Result};

@@ -1,5 +1,6 @@
 //! Document rows under construction, and the identity every document gets once and keeps.
 
+use super::takedown::Takedown;
 use crate::error::Result;
 use crate::schema;
 use crate::verdict::{Finding, Status, Verdicts};
@@ -82,13 +83,14 @@ pub struct Rows {
     text: StringBuilder,
     rows: usize,
     bytes: usize,
+    takedown: Arc<Takedown>,
     /// One verdict per record that is or should have been a document.
     pub verdicts: Verdicts,
 }
 
 impl Rows {
-    /// No rows yet; `file` is the path relative to the source's fixed prefix.
-    pub fn new(file: &str, extra_names: &[String]) -> Self {
+    /// No rows yet; `file` is the path relative to the source's fixed prefix. Documents that `takedown` lists are refused.
+    pub fn new(file: &str, extra_names: &[String], takedown: Arc<Takedown>) -> Self {
         Self {
             file: file.to_string(),
             extra_names: extra_names.to_vec(),
@@ -101,6 +103,7 @@ impl Rows {
             text: StringBuilder::new(),
             rows: 0,
             bytes: 0,
+            takedown,
             verdicts: Verdicts::default(),
         }
     }
@@ -110,6 +113,11 @@ impl Rows {
         let payload = document.html.or(document.text.map(str::as_bytes)).unwrap_or_default();
         let hash = payload_hash(payload);
         let id = document_id(&self.file, place, &hash);
+        if let Some(entry) = self.takedown.entry(&id, document.url) {
+            let reason = Some(format!("listed as {entry}"));
+            let finding = Finding { rule: "ingest.takedown".into(), reason, ..Finding::default() };
+            return self.verdicts.push(&id, Status::Dropped, &[finding]);
+        }
         self.verdicts.keep(&id);
         let [ids, url, source_id, date, content_type, hashes] = &mut self.strings;
         ids.append_value(&id);

@@ -22,7 +22,7 @@ use trainer::Model;
 use trainer::eval::{bigram_baseline, bits_per_byte, documents, pass_at_k};
 use trainer::sample::SampleConfig;
 
-/// Options of an `eval` stage. Its input has `prompt`, `answer`, `task` and `verifier` columns.
+/// Options of an `eval` stage. Its input, if it has one, has `prompt`, `answer`, `task` and `verifier` columns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct EvalConfig {
@@ -64,11 +64,17 @@ struct Score {
 /// Runs the stage: one fragment per model, and one for the baseline.
 pub fn run(context: &Context<'_>, config: &EvalConfig) -> Result<Output> {
     let models = &context.references["models"];
-    let prompts = prompts(context.input())?;
-    if prompts.is_empty() {
+    let prompts = context.inputs.first().map(prompts).transpose()?.unwrap_or_default();
+    if prompts.is_empty() && !context.inputs.is_empty() {
         return Err(Error::InputData(format!("stage `{}` got no prompt", context.name())));
     }
     let shards = context.reference("shards");
+    if context.inputs.is_empty() && shards.is_none() && context.reference("pairs").is_none() {
+        return Err(Error::Manifest(format!(
+            "error: stage `{}` has nothing to measure on\nhint: give an `input` of prompts, `shards` or `pairs`",
+            context.name()
+        )));
+    }
     let count = models.len() + usize::from(shards.is_some());
     let fragments = context.fragments("", count, |index| {
         let scores = match models.get(index) {

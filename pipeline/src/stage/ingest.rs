@@ -10,6 +10,7 @@ use crate::source::parquet::{self, Groups};
 use crate::source::records::Shape;
 use crate::source::remote::{self, Remote};
 use crate::source::rows::{Document, Place, Rows};
+use crate::source::takedown::Takedown;
 use crate::source::warc::{self, Item, Limits, Record};
 use crate::source::{Fields, Format, Mapped, http, is_packed, spool};
 use crate::stage::rowlocal::{Pair, summary};
@@ -19,6 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Compressed bytes of a file that make one fragment.
 const FRAGMENT_BYTES: u64 = 64 << 20;
@@ -60,6 +62,8 @@ pub struct IngestConfig {
     /// Names under which JSONL, CSV or Parquet input keeps `text`, `html`, `id`, `url` and `date`, where they differ, e.g.
     /// `{ text = "content" }`.
     pub fields: Fields,
+    /// Files that list what must not be used, relative to the manifest: an id, a URL or a domain a line, `#` for comments.
+    pub takedown: Vec<String>,
 }
 
 impl Default for IngestConfig {
@@ -70,6 +74,7 @@ impl Default for IngestConfig {
             max_bad_records: "100%".into(),
             columns: Vec::new(),
             fields: Fields::default(),
+            takedown: Vec::new(),
         }
     }
 }
@@ -118,6 +123,11 @@ fn limit(text: &str, total: u64) -> Option<u64> {
             .map(|s| (total as f64 * s / 100.0).floor() as u64),
         None => text.trim().parse().ok(),
     }
+}
+
+/// The take-down lists, by name.
+pub fn takedown_files(config: &IngestConfig, folder: &Path) -> Vec<(String, Asset)> {
+    config.takedown.iter().map(|name| (format!("takedown {name}"), Asset::Local(folder.join(name)))).collect()
 }
 
 /// Files of the source, by name; a fault if a pattern finds none.
@@ -272,8 +282,12 @@ fn spool_file(context: &Context<'_>, name: &str, path: &Path, index: usize) -> R
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &IngestConfig) -> Result<Output> {
     let ranges = ranges(context, local(context, config)?)?;
-    let mut fragments = context.fragments("", ranges.len(), |i| fragment(context, config, &ranges[i], i, None))?;
-    mend_chain(context, config, &ranges, &mut fragments)?;
+    let mut takedown = Takedown::default();
+    config.takedown.iter().try_for_each(|name| takedown.read(&context.folder.join(name)))?;
+    let takedown = Arc::new(takedown);
+    let work = |i: usize, entry: Option<u64>| fragment(context, config, &takedown, &ranges[i], i, entry);
+    let mut fragments = context.fragments("", ranges.len(), |i| work(i, None))?;
+    mend_chain(context, &ranges, &mut fragments, work)?;
     for fragment in &mut fragments {
         fragment.counts.retain(|name, _| !name.starts_with("chain:"));
     }
@@ -304,9 +318,9 @@ pub fn run(context: &Context<'_>, config: &IngestConfig) -> Result<Output> {
 /// it is read again from there, so that all ranges together are the whole-file scan.
 fn mend_chain(
     context: &Context<'_>,
-    config: &IngestConfig,
     ranges: &[Range],
     fragments: &mut [FragmentRecord],
+    work: impl Fn(usize, Option<u64>) -> Result<FragmentRecord>,
 ) -> Result<()> {
     for i in 1..fragments.len() {
         if !matches!(ranges[i].part, Part::Warc { start: 1.., .. }) {
@@ -314,7 +328,7 @@ fn mend_chain(
         }
         let exit = fragments[i - 1].counts["chain:exit"];
         if fragments[i].counts["chain:entry"] != exit {
-            let mut again = fragment(context, config, &ranges[i], i, Some(exit))?;
+            let mut again = work(i, Some(exit))?;
             again.index = i;
             context.out.commit_fragment("", &again)?;
             fragments[i] = again;
@@ -326,11 +340,12 @@ fn mend_chain(
 fn fragment(
     context: &Context<'_>,
     config: &IngestConfig,
+    takedown: &Arc<Takedown>,
     range: &Range,
     index: usize,
     entry: Option<u64>,
 ) -> Result<FragmentRecord> {
-    let mut rows = Rows::new(&range.name, &config.columns);
+    let mut rows = Rows::new(&range.name, &config.columns, takedown.clone());
     let (documents, verdicts) = rows.take()?;
     let mut files = Pair::create(context, index, documents.schema(), verdicts.schema())?;
     let mut record = FragmentRecord::default();

@@ -10,9 +10,9 @@ use crate::stage::extract::table;
 use crate::udf;
 use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use datafusion::arrow::datatypes::Float64Type;
+use datafusion::arrow::datatypes::{Field, Float64Type};
 use datafusion::prelude::{DataFrame, col};
-use filters::language::LanguageModel;
+use filters::language::{Keep, LanguageModel};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -23,29 +23,36 @@ use std::path::{Path, PathBuf};
 pub struct LanguageConfig {
     /// A fastText model (`.bin` or `.ftz`), relative to the manifest; none: the built-in model.
     pub model: Option<PathBuf>,
-    /// Languages to keep, as ISO 639-1 codes (639-3 where there is none); empty: all.
-    pub keep: Vec<String>,
-    /// Least probability of the language, 0..1, higher is stricter. FineWeb (2024) uses 0.65.
+    /// Languages to keep, as ISO 639-1 codes (639-3 where there is none): `["en", "de"]`, or with a score for each,
+    /// `{ en = 0.65, de = 0.5 }`; empty: all.
+    pub keep: Keep,
+    /// Least probability of the language, 0..1, higher is stricter, where `keep` gives none. FineWeb (2024) uses 0.65.
     pub min_score: f64,
+    /// Judge every line of at least this many characters on its own as well, and give the share of their characters that are in
+    /// another language than the document as `language_mixed`; 60 to 100 is a good start.
+    pub paragraph_chars: Option<usize>,
+    /// Greatest `language_mixed` to keep, 0..1; needs `paragraph_chars`.
+    pub max_mixed: Option<f64>,
 }
 
 impl Default for LanguageConfig {
     fn default() -> Self {
-        Self { model: None, keep: Vec::new(), min_score: 0.65 }
+        Self { model: None, keep: Keep::default(), min_score: 0.65, paragraph_chars: None, max_mixed: None }
     }
 }
 
 impl Options for LanguageConfig {
     fn check(&self) -> Vec<OptionFault> {
         let mut faults = Vec::new();
-        if !(0.0..=1.0).contains(&self.min_score) {
-            faults.push(OptionFault::new("min_score", format!("expected 0 to 1, got {}", self.min_score)));
+        for (key, value) in [("min_score", Some(self.min_score)), ("max_mixed", self.max_mixed)] {
+            if let Some(value) = value.filter(|v| !(0.0..=1.0).contains(v)) {
+                faults.push(OptionFault::new(key, format!("expected 0 to 1, got {value}")));
+            }
         }
-        for code in
-            self.keep.iter().filter(|c| !(2..=3).contains(&c.len()) || !c.bytes().all(|b| b.is_ascii_lowercase()))
-        {
-            faults.push(OptionFault::new("keep", format!("`{code}` is no language code such as \"en\"")));
+        if self.max_mixed.is_some() && self.paragraph_chars.is_none() {
+            faults.push(OptionFault::new("max_mixed", "needs `paragraph_chars`, by which it is measured"));
         }
+        faults.extend(self.keep.faults().into_iter().map(|message| OptionFault::new("keep", message)));
         faults
     }
 }
@@ -78,7 +85,16 @@ pub fn run(context: &Context<'_>, config: &LanguageConfig) -> Result<Output> {
         (None, Some(stage)) => load(&stage.path.join(super::classifier::MODEL))?,
         (None, None) => (filters::language::builtin(), "builtin".to_string()),
     };
-    let detect = udf::language(model, key);
+    let unknown = config.keep.unknown_to(model);
+    if !unknown.is_empty() {
+        return Err(Error::Manifest(format!(
+            "error: `keep` of stage `{}`: the model does not know {}   (known: {})",
+            context.name(),
+            unknown.join(", "),
+            model.codes().join(" ")
+        )));
+    }
+    let detect = udf::language(model, key, config.paragraph_chars);
     let plan =
         |frame: DataFrame| -> Result<DataFrame> { Ok(frame.with_column(FOUND, detect.call(vec![col("text")]))?) };
     let fragments = rowlocal::run(context, plan, |batch| decide(batch, config))?;
@@ -97,8 +113,9 @@ fn load(path: &Path) -> Result<(&'static LanguageModel, String)> {
 
 fn decide(batch: RecordBatch, config: &LanguageConfig) -> Result<Decided> {
     let found = batch.column_by_name(FOUND).expect("the plan added it").as_struct().clone();
-    let (codes, scores) = (found.column(0).clone(), found.column(1).clone());
+    let [codes, scores, mixes] = [0, 1, 2].map(|i| found.column(i).clone());
     let (code, score) = (codes.as_string::<i32>(), scores.as_primitive::<Float64Type>());
+    let mix = mixes.as_primitive::<Float64Type>();
     let ids = string_column(&batch, "id")?;
     let mut verdicts = Verdicts::default();
     let mut keep = Vec::with_capacity(batch.num_rows());
@@ -106,16 +123,29 @@ fn decide(batch: RecordBatch, config: &LanguageConfig) -> Result<Decided> {
         let name = if code.is_null(i) { "none" } else { code.value(i) };
         let value = (!score.is_null(i)).then(|| score.value(i));
         let mut findings = Vec::new();
-        if !config.keep.is_empty() && !config.keep.iter().any(|k| k == name) {
-            let reason = format!("{name} is not in keep = [{}]", config.keep.join(", "));
+        let wanted = config.keep.threshold(name, config.min_score);
+        if wanted.is_none() {
+            let reason = format!("{name} is not in keep = [{}]", config.keep.codes().join(", "));
             findings.push(Finding { rule: "language.keep".into(), value, threshold: None, reason: Some(reason) });
         }
-        if value.is_none_or(|v| v < config.min_score) {
+        let threshold = wanted.unwrap_or(config.min_score);
+        if value.is_none_or(|v| v < threshold) {
             findings.push(Finding {
                 rule: "language.min_score".into(),
                 value,
-                threshold: Some(config.min_score),
+                threshold: Some(threshold),
                 reason: Some(format!("{name} is too uncertain")),
+            });
+        }
+        let share = (!mix.is_null(i)).then(|| mix.value(i));
+        if let (Some(share), Some(most)) = (share, config.max_mixed)
+            && share > most
+        {
+            findings.push(Finding {
+                rule: "language.max_mixed".into(),
+                value: Some(share),
+                threshold: Some(most),
+                reason: Some(format!("{:.0} % of its paragraphs are not {name}", 100.0 * share)),
             });
         }
         let status = if findings.is_empty() { Status::Kept } else { Status::Dropped };
@@ -128,15 +158,17 @@ fn decide(batch: RecordBatch, config: &LanguageConfig) -> Result<Decided> {
         if f.name() == "text" {
             columns.push(("language".into(), codes.clone()));
             columns.push(("language_score".into(), scores.clone()));
+            if config.paragraph_chars.is_some() {
+                columns.push(("language_mixed".into(), mixes.clone()));
+            }
         }
-        if !["language", "language_score", FOUND].contains(&f.name().as_str()) {
+        if !["language", "language_score", "language_mixed", FOUND].contains(&f.name().as_str()) {
             columns.push((f.name().clone(), batch.column(i).clone()));
         }
     }
-    let more = vec![
-        (datafusion::arrow::datatypes::Field::new("language", codes.data_type().clone(), true), codes.clone()),
-        (datafusion::arrow::datatypes::Field::new("language_score", scores.data_type().clone(), true), scores.clone()),
-    ];
+    let named = [("language", &codes), ("language_score", &scores), ("language_mixed", &mixes)];
+    let shown = named.into_iter().take(if config.paragraph_chars.is_some() { 3 } else { 2 });
+    let more = shown.map(|(n, a)| (Field::new(n, a.data_type().clone(), true), a.clone())).collect();
     let counts = std::mem::take(&mut verdicts.counts);
     Ok(Decided { rows: table(columns)?, keep: keep.into(), verdicts: verdicts.finish(more)?, counts })
 }

@@ -114,7 +114,11 @@ pub fn run(context: &Context<'_>) -> Result<Output> {
 /// Files a stage reads beside its inputs: name in the key, place.
 fn assets(stage: &Stage, folder: &Path) -> std::result::Result<Vec<(String, Asset)>, OptionFault> {
     match &stage.options {
-        StageOptions::Ingest(o) => ingest::files(o, folder),
+        StageOptions::Ingest(o) => {
+            let mut files = ingest::files(o, folder)?;
+            files.extend(ingest::takedown_files(o, folder));
+            Ok(files)
+        }
         StageOptions::Language(o) => Ok(language::files(o, folder)),
         _ => Ok(Vec::new()),
     }
@@ -126,7 +130,8 @@ pub fn check_assets(stage: &Stage, folder: &Path) -> Vec<OptionFault> {
         Err(fault) => vec![fault],
         Ok(files) => {
             let missing = files.iter().filter(|(_, a)| matches!(a, Asset::Local(p) if !p.is_file()));
-            missing.map(|(_, a)| OptionFault::new("model", format!("there is no file {}", a.shown()))).collect()
+            let key = |name: &str| if name.starts_with("takedown ") { "takedown" } else { "model" };
+            missing.map(|(n, a)| OptionFault::new(key(n), format!("there is no file {}", a.shown()))).collect()
         }
     }
 }
