@@ -125,6 +125,7 @@ fn every_command_explains_itself_with_an_example() {
         "report",
         "chat",
         "gc",
+        "rm",
         "schema",
         "completions",
     ] {
@@ -173,4 +174,64 @@ fn asked_to_stop_it_stops_with_code_five_and_goes_on_later() {
     assert_eq!(child.wait().unwrap().code(), Some(5));
     let said = run(&["run", "tests/micro.toml", "--root", arg(folder.path()), "--only", "shards"]);
     assert!(said.status.success(), "{}", text(&said.stderr));
+}
+
+/// What a `sql` stage with this query says when it runs over three documents.
+fn ask(folder: &std::path::Path, query: &str) -> std::process::Output {
+    let lines = "{\"text\": \"b\"}\n{\"text\": \"a\"}\n{\"text\": \"a\"}\n";
+    std::fs::write(folder.join("three.jsonl"), lines).unwrap();
+    let text = format!(
+        "name = \"ask\"\n[stage]\ncrawl = {{ kind = \"ingest\", source = \"three.jsonl\" }}\n\
+         answer = {{ kind = \"sql\", input = \"crawl\", query = \"{query}\" }}\n"
+    );
+    run(&["run", arg(&manifest(folder, &text)), "--root", arg(folder)])
+}
+
+#[test]
+fn a_sql_stage_refuses_what_depends_on_the_order_of_rows_or_on_the_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    for (query, part) in [
+        ("SELECT array_agg(text) AS t FROM crawl", "array_agg(… ORDER BY id)"),
+        ("SELECT first_value(text) AS t FROM crawl", "first_value"),
+        ("SELECT approx_median(length(text)) AS t FROM crawl", "use `median`"),
+        ("SELECT id FROM crawl LIMIT 1", "ORDER BY"),
+        ("SELECT id FROM (SELECT id FROM crawl LIMIT 2) ORDER BY id", "ORDER BY"),
+        ("SELECT id, random() AS r FROM crawl", "random"),
+        ("SELECT id, row_number() OVER (ORDER BY id) AS r FROM crawl", "unbounded = true"),
+        ("SELECT a.id FROM crawl a, crawl b WHERE a.id < b.id", "unbounded = true"),
+        ("DROP TABLE crawl", "error"),
+    ] {
+        let said = ask(folder.path(), query);
+        assert_eq!(said.status.code(), Some(2), "{query}: {}", text(&said.stderr));
+        assert!(text(&said.stderr).contains(part), "{query}: {}", text(&said.stderr));
+    }
+    for query in [
+        "SELECT array_agg(text ORDER BY id) AS t FROM crawl",
+        "SELECT a.id FROM crawl a, crawl b WHERE a.id = b.id",
+        "SELECT id FROM crawl WHERE length(text) = (SELECT max(length(text)) FROM crawl)",
+        "SELECT text, id FROM crawl ORDER BY text LIMIT 2",
+    ] {
+        let said = ask(folder.path(), query);
+        assert!(said.status.success(), "{query}: {}", text(&said.stderr));
+    }
+    // Rows that ORDER BY calls equal come in order of id.
+    let rows = "SELECT (SELECT count(*) FROM answer) = 2 AND (SELECT min(id) FROM crawl WHERE text = 'a') = \
+                (SELECT id FROM answer LIMIT 1) AS ok";
+    assert!(stdout(&["sql", arg(&folder.path().join("ask")), rows, "--format", "csv"]).ends_with("true\n"));
+}
+
+#[test]
+fn rm_removes_a_stage_with_all_that_was_made_from_it_or_the_whole_run() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(ask(folder.path(), "SELECT id FROM crawl").status.success());
+    let run_folder = folder.path().join("ask");
+    assert!(stdout(&["rm", arg(&run_folder), "crawl", "--dry-run"]).contains("would remove crawl answer"));
+    assert!(fails_with(&["rm", arg(&run_folder), "anser"], 2).contains("did you mean `answer`?"));
+    assert!(stdout(&["rm", arg(&run_folder), "answer"]).contains("removed answer"));
+    assert!(run_folder.join("crawl").exists() && !run_folder.join("answer").is_symlink());
+    assert!(!stdout(&["verify", arg(&run_folder)]).contains("answer"));
+    let again = ask(folder.path(), "SELECT id FROM crawl");
+    assert!(text(&again.stderr).contains("1 stages run, 1 cached"), "{}", text(&again.stderr));
+    stdout(&["rm", arg(&run_folder)]);
+    assert!(!run_folder.exists());
 }

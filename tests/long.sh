@@ -19,20 +19,25 @@ TMPDIR=$memory GRISTMILL_KILL_STRIDE=1 cargo test --release -p pipeline --test g
 
 echo "== the quickstart at 1 and 2 threads"
 for threads in 1 2; do
+  began=$SECONDS
   $gm run manifests/quickstart.toml --root "$out/$threads" --threads $threads 2>/dev/null
+  total=$((SECONDS - began))
   $gm verify "$out/$threads/quickstart" >"$out/$threads.digests"
 done
 diff "$out/1.digests" "$out/2.digests" && echo "equal digests for $(wc -l <"$out/1.digests") stages"
 
 echo "== the quickstart, killed 20 times (seed $seed)"
+# Lives of random length, an eighth of the whole run at most, so that the twenty of them reach from the crawl to the export.
 RANDOM=$seed
 kills=0
 while [ $kills -lt 20 ]; do
-  $gm run manifests/quickstart.toml --root "$out/killed" --threads 2 2>/dev/null &
+  $gm run manifests/quickstart.toml --root "$out/killed" --threads 2 2>"$out/last" &
   pid=$!
-  sleep "$((1 + RANDOM % 20)).$((RANDOM % 10))"
-  if kill -9 $pid 2>/dev/null; then kills=$((kills + 1)); else break; fi
+  sleep "$(awk "BEGIN { print $RANDOM / 32768 * $total / 8 }")"
+  kill -9 $pid 2>/dev/null || break
   wait $pid 2>/dev/null || true
+  kills=$((kills + 1))
+  echo "kill $kills: $(tail -n 1 "$out/last" | cut -c 1-60)"
 done
 $gm run manifests/quickstart.toml --root "$out/killed" --threads 2 2>/dev/null
 $gm verify "$out/killed/quickstart" >"$out/killed.digests"

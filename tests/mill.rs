@@ -18,6 +18,7 @@ fn one_and_two_threads_give_the_same_digest_for_every_stage_and_every_command_re
     let first = digests(one.path(), "1");
     assert_eq!(first, digests(two.path(), "2"));
     assert_eq!(first.lines().count(), 24, "{first}");
+    the_data_half_has_the_bytes_of_its_versions(&first);
 
     let run_folder = one.path().join("micro");
     let root = arg(one.path());
@@ -30,6 +31,27 @@ fn one_and_two_threads_give_the_same_digest_for_every_stage_and_every_command_re
     the_report_is_one_file(&run_folder);
     the_export_is_a_hugging_face_folder(&run_folder);
     damage_is_found(&run_folder);
+}
+
+/// Every stage of the data half gives the bytes committed for the VERSION of its kind, on any machine.
+fn the_data_half_has_the_bytes_of_its_versions(digests: &str) {
+    let path = crate::support::root().join("tests/fixtures/micro/digests.txt");
+    let micro: toml::Table =
+        toml::from_str(&std::fs::read_to_string(crate::support::root().join(MICRO)).unwrap()).unwrap();
+    let mut found = String::new();
+    for line in digests.lines() {
+        let (stage, digest) = line.split_once(' ').unwrap();
+        let kind = pipeline::manifest::kinds::info(micro["stage"][stage]["kind"].as_str().unwrap()).unwrap();
+        let model_half = ["pretrain", "sft", "rollout", "verdict", "pairs", "preference", "grpo", "eval", "export"];
+        if !model_half.contains(&kind.name) {
+            found += &format!("{stage} {} version {} {digest}\n", kind.name, kind.version);
+        }
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        found,
+        "a stage's bytes changed: raise the version of its kind in manifest/kinds.rs and write these lines to digests.txt"
+    );
 }
 
 fn sql(run_folder: &Path, query: &str) -> String {

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod dataset;
 pub mod diff;
 pub mod error;
+pub mod estimate;
 pub mod execute;
 pub mod explain;
 pub mod manifest;

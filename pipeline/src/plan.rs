@@ -1,6 +1,7 @@
 //! What a run would do: for each stage cached or run, and which field made the difference.
 
 use crate::error::{Error, Result};
+use crate::estimate::{self, Estimate};
 use crate::manifest::{Manifest, Stage};
 use crate::receipt::Receipt;
 use crate::stage;
@@ -57,12 +58,8 @@ pub struct Planned {
     /// Cached or run, and why.
     #[serde(flatten)]
     pub action: Action,
-    /// Rows, where they are known.
-    pub rows: Option<u64>,
-    /// Bytes on disk, where they are known.
-    pub bytes: Option<u64>,
-    /// Seconds it took the last time.
-    pub last_secs: Option<f64>,
+    /// Rows, bytes, seconds and memory: known for what is cached, else guessed.
+    pub size: Estimate,
 }
 
 /// The folder of a stage's output.
@@ -139,6 +136,7 @@ fn short(value: &Value) -> String {
 /// Plans every stage of a manifest without doing anything.
 pub fn plan(manifest: &Manifest, run: &Path) -> Result<Vec<Planned>> {
     let mut receipts: BTreeMap<String, Receipt> = BTreeMap::new();
+    let mut sizes: BTreeMap<String, Estimate> = BTreeMap::new();
     let mut planned = Vec::new();
     for stage in &manifest.stages {
         let last = Receipt::read(&run.join(&stage.name))?;
@@ -153,15 +151,15 @@ pub fn plan(manifest: &Manifest, run: &Path) -> Result<Vec<Planned>> {
                 }
             }
         };
-        let shown = receipt.as_ref().or(last.as_ref());
-        planned.push(Planned {
-            name: stage.name.clone(),
-            kind: stage.kind.to_string(),
-            action,
-            rows: shown.map(|r| r.rows),
-            bytes: shown.map(|r| r.files.iter().map(|f| f.bytes).sum()),
-            last_secs: last.as_ref().map(|r| r.elapsed_secs),
-        });
+        let size = match &receipt {
+            Some(receipt) => estimate::finished(receipt),
+            None => {
+                let source = stage::asset_bytes(stage, &manifest.folder)?;
+                estimate::stage(stage, manifest, source, last.as_ref(), &sizes)
+            }
+        };
+        sizes.insert(stage.name.clone(), size);
+        planned.push(Planned { name: stage.name.clone(), kind: stage.kind.to_string(), action, size });
         if let Some(receipt) = receipt {
             receipts.insert(stage.name.clone(), receipt);
         }

@@ -11,6 +11,7 @@ mod init;
 mod plan;
 mod progress;
 mod report;
+mod rm;
 mod run;
 mod schema;
 mod sql;
@@ -59,6 +60,7 @@ enum Command {
     Report(report::Report),
     Chat(chat::Chat),
     Gc(gc::Gc),
+    Rm(rm::Rm),
     Schema(schema::Schema),
     Completions(completions::Completions),
 }
@@ -136,6 +138,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Report(c) => c.run(),
         Command::Chat(c) => c.run(json),
         Command::Gc(c) => c.run(json),
+        Command::Rm(c) => c.run(json),
         Command::Schema(c) => c.run(),
         Command::Completions(c) => c.run(),
     }

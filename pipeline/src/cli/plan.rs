@@ -2,6 +2,7 @@
 
 use super::Place;
 use crate::error::Result;
+use crate::estimate::Estimate;
 use crate::plan::{self, Action};
 
 /// Show for each stage whether it would run and which field made the difference.
@@ -30,21 +31,38 @@ pub fn show(place: &Place, json: bool) -> Result<()> {
         );
         return Ok(());
     }
+    println!("{:12} {:12} {:7} {:>9} {:>9} {:>8}  why", "stage", "kind", "", "rows", "MB", "seconds");
+    let (mut bytes, mut secs, mut memory) = (0, 0.0, 0);
     for stage in &planned {
         let (what, why) = match &stage.action {
             Action::Cached => ("cached", String::new()),
             Action::Run(why) => ("run", why.clone()),
         };
-        let size = stage
-            .bytes
-            .map(|b| format!("{} rows, {:.1} MB", stage.rows.unwrap_or(0), b as f64 / 1e6))
-            .unwrap_or_default();
-        let secs = stage.last_secs.map(|s| format!("{s:.1} s last time")).unwrap_or_default();
-        println!("{:12} {:10} {what:7} {why}", stage.name, stage.kind);
-        if !size.is_empty() {
-            println!("{:31}{size}, {secs}", "");
+        let [rows, size, time] = columns(&stage.size);
+        let text = format!("{:12} {:12} {what:7} {rows:>9} {size:>9} {time:>8}  {why}", stage.name, stage.kind);
+        println!("{}", text.trim_end());
+        if !stage.size.known {
+            bytes += stage.size.bytes;
+            secs += stage.size.secs;
+            memory = memory.max(stage.size.memory_bytes);
         }
+    }
+    if planned.iter().any(|s| !s.size.known) {
+        let training = if memory > 0 { format!(", {} for training", megabytes(memory)) } else { String::new() };
+        println!("about {} to write, {secs:.0} s{training}", megabytes(bytes));
     }
     println!("needs at least {} MB of disk, {} MB are free", least >> 20, free >> 20);
     Ok(())
+}
+
+/// Rows, megabytes and seconds; `~` before what is guessed.
+fn columns(size: &Estimate) -> [String; 3] {
+    let about = if size.known { "" } else { "~" };
+    let rows = if size.rows > 0 { format!("{about}{}", size.rows) } else { String::new() };
+    let secs = if size.known { String::new() } else { format!("~{:.1}", size.secs) };
+    [rows, format!("{about}{:.1}", size.bytes as f64 / 1e6), secs]
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -114,7 +114,7 @@ fn survivor_order(context: &Context<'_>, config: &DedupConfig) -> Result<Vec<Str
         let known = context.input().schema()?.column_with_name("text_bytes").is_some();
         let bytes = if known { "" } else { ", octet_length(text) AS text_bytes" };
         let query = format!("SELECT id FROM (SELECT *{bytes} FROM input) ORDER BY {}, id", config.survivor);
-        let frame = super::sql::read_only(&session, &query).await.map_err(|e| {
+        let frame = super::sql::select_only(&session, &query).await.map_err(|e| {
             Error::Manifest(format!(
                 "error: `survivor` of stage `{}`: {e}\nhint: expected a SQL ORDER BY list such as \"text_bytes DESC\"",
                 context.name()

@@ -1,5 +1,7 @@
 //! `sql`: any SELECT over earlier stages, committed in an order that the query or the rows fix.
 
+mod check;
+
 use super::{Context, Output};
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
@@ -9,10 +11,9 @@ use crate::store::FragmentRecord;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::context::SQLOptions;
-use datafusion::logical_expr::{LogicalPlan, Volatility};
-use datafusion::prelude::{DataFrame, Expr, SessionContext, ident};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{DataFrame, SessionContext, ident};
 use futures::StreamExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -55,8 +56,7 @@ pub fn select(context: &Context<'_>, query: &str, unbounded: bool) -> Result<Vec
                 }
             }
             let frame = read_only(&session, query).await?;
-            check(frame.logical_plan(), unbounded)?;
-            let frame = ordered(frame)?;
+            let frame = ordered(check::check(frame, unbounded)?)?;
             let schema = plain_schema(frame.schema().as_arrow());
             let mut sink = TableSink::create(&context.out.path, "part-00000.parquet", schema.clone())?;
             let mut stream = frame.execute_stream().await?;
@@ -71,56 +71,20 @@ pub fn select(context: &Context<'_>, query: &str, unbounded: bool) -> Result<Vec
     })
 }
 
-/// Parses a query that may only read registered tables.
+/// Plans a query that may only read registered tables.
 pub async fn read_only(session: &SessionContext, query: &str) -> Result<DataFrame> {
+    select_only(session, query).await.map_err(|e| {
+        Error::Manifest(format!(
+            "error: {}\nhint: a query is one SELECT over the tables of the run; `\\d` in the shell of `gristmill sql` lists them",
+            e.strip_backtrace()
+        ))
+    })
+}
+
+/// The same with the engine's own error.
+pub async fn select_only(session: &SessionContext, query: &str) -> datafusion::common::Result<DataFrame> {
     let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    Ok(session.sql_with_options(query, options).await?)
-}
-
-/// Refuses what would give other rows on another day or machine.
-fn check(plan: &LogicalPlan, unbounded: bool) -> Result<()> {
-    let refuse = |what: String, hint: &str| Err(Error::Manifest(format!("error: the query uses {what}\nhint: {hint}")));
-    let mut found = Ok(());
-    plan.apply_with_subqueries(|node| {
-        for expression in node.expressions() {
-            expression.apply(|e| {
-                if let Expr::ScalarFunction(f) = e
-                    && f.func.signature().volatility != Volatility::Immutable
-                {
-                    found = refuse(
-                        format!("`{}`, whose value changes from call to call", f.func.name()),
-                        "derive numbers from `id`, e.g. with text_hash(id)",
-                    );
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        match node {
-            LogicalPlan::Limit(limit) if !sorted_below(&limit.input) => {
-                found =
-                    refuse("LIMIT without ORDER BY".into(), "say which rows you want with ORDER BY, e.g. ORDER BY id");
-            }
-            LogicalPlan::Window(_) if !unbounded => {
-                found = refuse(
-                    "a window function, whose memory no limit bounds".into(),
-                    "set  unbounded = true  on the stage to allow it",
-                );
-            }
-            _ => {}
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    found
-}
-
-/// Whether the rows that a LIMIT cuts are in a stated order.
-fn sorted_below(plan: &LogicalPlan) -> bool {
-    match plan {
-        LogicalPlan::Sort(_) => true,
-        LogicalPlan::Projection(p) => sorted_below(&p.input),
-        LogicalPlan::SubqueryAlias(a) => sorted_below(&a.input),
-        _ => false,
-    }
+    session.sql_with_options(query, options).await
 }
 
 /// The rows in ORDER BY order, else by `id` and the other columns, else by all columns.
@@ -129,7 +93,7 @@ fn ordered(frame: DataFrame) -> Result<DataFrame> {
         LogicalPlan::Limit(limit) => limit.input.as_ref(),
         other => other,
     };
-    if sorted_below(root) {
+    if check::sorted_below(root) {
         return Ok(frame);
     }
     let mut names: Vec<String> =
