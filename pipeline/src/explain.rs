@@ -25,9 +25,10 @@ pub fn explain(run: &Path, id: &str) -> Result<Vec<Value>> {
         for (stage, dataset) in &stages {
             let verdicts = find(&session, dataset, "verdicts-", "id", &ids).await?;
             let rows = find(&session, dataset, "part-", "id", &ids).await?;
+            let edits = find(&session, dataset, "edits-", "id", &ids).await?;
             let children = find(&session, dataset, "part-", "parent_id", &ids).await?;
             if !verdicts.is_empty() || !rows.is_empty() || !children.is_empty() {
-                steps.push(json!({ "stage": stage.name, "kind": stage.kind, "verdicts": verdicts, "rows": rows, "derived": children.len(), "first_derived": children.first() }));
+                steps.push(json!({ "stage": stage.name, "kind": stage.kind, "verdicts": verdicts, "rows": rows, "edits": edits, "derived": children.len(), "first_derived": children.first() }));
             }
         }
         if steps.is_empty() {

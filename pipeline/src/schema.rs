@@ -36,6 +36,18 @@ pub fn string_list() -> DataType {
     DataType::List(Arc::new(Field::new("item", DataType::Utf8, true)))
 }
 
+/// The columns of a table of edits: where in the new text something else stood in the old one, and what. Offsets are bytes;
+/// rows of one document in order rebuild its old text.
+pub fn edits() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Utf8, false),
+        Field::new("rule", DataType::Utf8, false),
+        Field::new("start", DataType::UInt64, false),
+        Field::new("end", DataType::UInt64, false),
+        Field::new("removed", DataType::Utf8, false),
+    ]))
+}
+
 /// The columns every verdict table begins with; `more` follow.
 pub fn verdicts(more: Vec<Field>) -> SchemaRef {
     let mut fields = vec![

@@ -1,4 +1,4 @@
-//! A run as SQL sees it: stage `x` is table `x`, its verdicts `x_verdicts`, both joined `x_all`, and `stages`.
+//! A run as SQL sees it: stage `x` is table `x`, its verdicts `x_verdicts`, both joined `x_all`, its edits `x_edits`, and `stages`.
 
 use crate::dataset::Dataset;
 use crate::error::Result;
@@ -32,7 +32,9 @@ async fn register_stage(
     if !parts.is_empty() {
         register(context, &stage.name, &parts).await?;
     }
-    for (prefix, suffix) in [("verdicts-", "verdicts"), ("metrics-", "metrics"), ("trace-", "trace")] {
+    for (prefix, suffix) in
+        [("verdicts-", "verdicts"), ("edits-", "edits"), ("metrics-", "metrics"), ("trace-", "trace")]
+    {
         let files = dataset.files(prefix);
         if !files.is_empty() {
             register(context, &format!("{}_{suffix}", stage.name), &files).await?;

@@ -15,7 +15,7 @@ use datafusion::prelude::SessionContext;
 use dedup::{DedupConfig, Method};
 use filters::extract::ExtractConfig;
 use filters::language::LanguageModel;
-use filters::rules::{FilterConfig, Rule};
+use filters::rules::{Document, FilterConfig, Lists, Measurer};
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -147,20 +147,21 @@ pub fn language(model: &'static LanguageModel, key: String, paragraph_chars: Opt
     function("language", key, vec![DataType::Utf8], DataType::Struct(language_fields()), Arc::new(body))
 }
 
-/// `measures(text) -> {rule: value}`: every rule of a filter stage, measured in one pass; null = not computable.
-pub fn measures(rules: Arc<[Rule]>) -> ScalarUDF {
+/// `measures(text, url, language) -> {rule: value}`: every rule of a filter stage, measured in one pass; null = not computable.
+/// `key` tells measurers apart.
+pub fn measures(measurer: Arc<Measurer>, key: String) -> ScalarUDF {
+    let rules = measurer.rules();
     let fields: Fields = rules.iter().map(|r| Field::new(&r.name, DataType::Float64, true)).collect();
-    let names: Vec<&str> = rules.iter().map(|r| r.name.as_str()).collect();
-    let key = names.join(",");
     let returned = fields.clone();
     let body = move |args: &[ArrayRef]| -> DfResult<ArrayRef> {
-        let texts = args[0].as_string::<i32>();
-        let mut columns: Vec<Float64Builder> =
-            rules.iter().map(|_| Float64Builder::with_capacity(texts.len())).collect();
-        let mut row = vec![None; rules.len()];
+        let [texts, urls, languages] = [0, 1, 2].map(|i| args[i].as_string::<i32>());
+        let rules = measurer.rules().len();
+        let mut columns: Vec<Float64Builder> = (0..rules).map(|_| Float64Builder::with_capacity(texts.len())).collect();
+        let mut row = vec![None; rules];
         for i in 0..texts.len() {
-            let text = if texts.is_null(i) { "" } else { texts.value(i) };
-            filters::rules::measure(text, &rules, &mut row);
+            let text = optional(texts, i).unwrap_or_default();
+            let document = Document { text, url: optional(urls, i), language: optional(languages, i) };
+            measurer.measure(&document, &mut row);
             for (column, value) in columns.iter_mut().zip(&row) {
                 column.append_option(*value);
             }
@@ -168,14 +169,14 @@ pub fn measures(rules: Arc<[Rule]>) -> ScalarUDF {
         let arrays = columns.iter_mut().map(|c| Arc::new(c.finish()) as ArrayRef).collect();
         Ok(Arc::new(StructArray::try_new(fields.clone(), arrays, None)?))
     };
-    function("measures", key, vec![DataType::Utf8], DataType::Struct(returned), Arc::new(body))
+    function("measures", key, vec![DataType::Utf8; 3], DataType::Struct(returned), Arc::new(body))
 }
 
 /// `measure(text, 'gopher_quality.min_words') -> float`: one rule's measure, for trying thresholds in SQL.
 fn measure_one() -> ScalarUDF {
     let body = |args: &[ArrayRef]| -> DfResult<ArrayRef> {
         let (texts, names) = (args[0].as_string::<i32>(), args[1].as_string::<i32>());
-        let mut known: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
+        let mut known: BTreeMap<String, Measurer> = BTreeMap::new();
         let mut values = Float64Builder::with_capacity(texts.len());
         for i in 0..texts.len() {
             if texts.is_null(i) || names.is_null(i) {
@@ -185,14 +186,14 @@ fn measure_one() -> ScalarUDF {
             let name = names.value(i).to_string();
             if !known.contains_key(&name) {
                 let rules = BTreeMap::from([(name.clone(), 0.0)]);
-                let config = FilterConfig { recipe: None, rules, ..FilterConfig::default() };
-                match filters::rules::resolve(&config) {
-                    Ok(rules) => drop(known.insert(name.clone(), rules)),
+                let config = FilterConfig { rules, ..FilterConfig::default() };
+                match Measurer::new(&config, Lists::default()) {
+                    Ok(measurer) => drop(known.insert(name.clone(), measurer)),
                     Err(e) => return exec_err!("measure: {e}"),
                 }
             }
             let mut row = [None];
-            filters::rules::measure(texts.value(i), &known[&name], &mut row);
+            known[&name].measure(&Document { text: texts.value(i), ..Document::default() }, &mut row);
             values.append_option(row[0]);
         }
         Ok(Arc::new(values.finish()))

@@ -5,7 +5,6 @@
 //! well if its last character is a Unicode sentence terminal (FineWeb as first published: one of `.'"!?`); short is at most 30
 //! characters; the divisor of duplicated characters is the text without line feeds. The paper keeps up to 0.1 duplicated
 //! characters, the code that made FineWeb 0.01: see the dialects in `mod.rs`. Newlines per word are in the code only.
-//! We differ: words come from `text`, not from spaCy.
 
 use crate::text::{Tokens, is_terminal};
 
@@ -31,7 +30,7 @@ pub(super) fn measure(text: &str, tokens: &Tokens) -> FineWeb {
     let (mut lines, mut terminal, mut short) = (0, 0, 0);
     for line in tokens.lines.iter().filter(|line| !line.is_blank()) {
         lines += 1;
-        terminal += usize::from(line.of(text).ends_with(is_terminal));
+        terminal += usize::from(line.of(text).ends_with(is_terminal)); // a carriage return hides the mark, as in datatrove
         short += usize::from(line.chars <= SHORT_LINE_CHARS);
     }
     let filled = tokens.lines.iter().filter(|line| !line.is_blank());
@@ -74,7 +73,7 @@ mod tests {
     #[test]
     fn blank_lines_do_not_count_as_lines_but_their_feeds_do() {
         let found = of("Menu\n\nA sentence that is longer than thirty characters.\r\n \nMenu\n我来了。");
-        assert_eq!(found.terminal_lines, Share { part: 2, whole: 4 });
+        assert_eq!(found.terminal_lines, Share { part: 1, whole: 4 });
         assert_eq!(found.short_lines, Share { part: 3, whole: 4 });
         assert_eq!(found.duplicate_chars, Share { part: 4, whole: 63 });
         assert_eq!(found.newlines, Share { part: 5, whole: 15 });

@@ -3,8 +3,8 @@
 //! In: a text and its tokens. Out: thirteen shares, each one integer divided by another.
 //! Rae et al. 2021, "Scaling Language Models" (Gopher), table A1; all are upper bounds. As datatrove 0.10.1: the divisor is the
 //! number of characters of the whole text; the top n-gram counts even if it occurs once; its characters include the spaces between
-//! its words, those of duplicated n-grams do not. We differ: words come from `text`, not from spaCy; empty lines at the ends of
-//! the text are no lines; a carriage return before a line feed is no character of the line.
+//! its words; duplicated n-grams are compared and counted without them, so that `a b` equals `ab`; a line feed at either end of the
+//! text makes an empty line there.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -40,10 +40,14 @@ pub(super) struct Repetition {
 /// Measures a text.
 pub(super) fn measure(text: &str, tokens: &Tokens) -> Repetition {
     let bytes = text.as_bytes();
-    let paragraphs = duplicates(paragraphs(tokens).into_iter().map(|(range, chars)| (&bytes[range], chars)));
+    let paragraphs = duplicates(paragraphs(text, tokens).into_iter().map(|(range, chars)| (&bytes[range], chars)));
     let lines = tokens.lines.iter().filter(|line| line.start < line.end);
-    let lines = duplicates(lines.map(|line| (&bytes[line.start..line.end], line.chars)));
-    let (top, duplicated) = n_grams(&tokens.words);
+    let mut lines = duplicates(lines.map(|line| (&bytes[line.start..line.end], line.chars)));
+    let (first, last) = (text.starts_with('\n'), text.ends_with('\n'));
+    lines.all += usize::from(first) + usize::from(last);
+    lines.again += usize::from(first && last);
+    let top = top_n_grams(&tokens.words);
+    let duplicated = duplicated_n_grams(bytes, &tokens.words);
     let of_text = |part| Share { part, whole: tokens.chars };
     Repetition {
         paragraphs: Share { part: paragraphs.again, whole: paragraphs.all },
@@ -77,31 +81,27 @@ pub(super) fn duplicates<'a>(items: impl Iterator<Item = (&'a [u8], usize)>) -> 
     found
 }
 
-/// Characters of the top 2- to 4-gram and of duplicated 5- to 10-grams.
+/// Characters of the top 2- to 4-gram.
 ///
-/// An n-gram can only occur twice if both (n-1)-grams in it do, so each n looks at the positions that the last one left: after the
-/// bigrams hardly anything is left of an ordinary text.
-fn n_grams(words: &[Word]) -> ([usize; 3], [usize; 6]) {
-    let (mut top, mut duplicated) = ([0; 3], [0; 6]);
+/// An n-gram can only occur twice if both (n-1)-grams in it do, so each n looks at the positions that the last one left.
+fn top_n_grams(words: &[Word]) -> [usize; 3] {
+    let mut top = [0; 3];
     let mut hashes: Vec<u64> = words.iter().map(|word| word.hash).collect();
-    let mut positions: Vec<usize> = (0..words.len().saturating_sub(1)).collect();
-    for n in 2..=10 {
+    let mut positions: Vec<u32> = (0..words.len().saturating_sub(1) as u32).collect();
+    for n in 2..=4 {
         if words.len() < n {
             break;
         }
         for &at in &positions {
+            let at = at as usize;
             hashes[at] = hashes[at].wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29) ^ words[at + n - 1].hash;
         }
         let (repeated, best) = repeated(&hashes, &positions);
-        if n <= 4 {
-            let (first, count) = best.unwrap_or((0, 1));
-            top[n - 2] = (chars(&words[first..first + n]) + n - 1) * count;
-        } else {
-            duplicated[n - 5] = greedy_duplicates(words, &hashes, &repeated, n);
-        }
+        let (first, count) = best.unwrap_or((0, 1));
+        top[n - 2] = (chars(&words[first..first + n]) + n - 1) * count;
         positions = longer(&repeated, words.len() - n);
     }
-    (top, duplicated)
+    top
 }
 
 fn chars(words: &[Word]) -> usize {
@@ -109,16 +109,16 @@ fn chars(words: &[Word]) -> usize {
 }
 
 /// The positions whose hash occurs at least twice, and the most frequent hash: where it is first and how often it occurs.
-fn repeated(hashes: &[u64], positions: &[usize]) -> (Vec<usize>, Option<(usize, usize)>) {
+fn repeated(hashes: &[u64], positions: &[u32]) -> (Vec<u32>, Option<(usize, usize)>) {
     let mut counts = Counts::for_keys(positions.len());
-    let slots: Vec<usize> = positions.iter().map(|&at| counts.add(hashes[at]).0).collect();
+    let slots: Vec<u32> = positions.iter().map(|&at| counts.add(hashes[at as usize]).0 as u32).collect();
     let (mut repeated, mut best) = (Vec::new(), None);
     for (&at, slot) in positions.iter().zip(slots) {
-        let count = counts.counts[slot] as usize;
+        let count = counts.counts[slot as usize] as usize;
         if count > 1 {
             repeated.push(at);
             if best.is_none_or(|(_, highest)| count > highest) {
-                best = Some((at, count));
+                best = Some((at as usize, count));
             }
         }
     }
@@ -126,21 +126,85 @@ fn repeated(hashes: &[u64], positions: &[usize]) -> (Vec<usize>, Option<(usize, 
 }
 
 /// Positions at which the next longer n-gram may be repeated: this one and the one after it are, and a further word follows.
-fn longer(repeated: &[usize], last: usize) -> Vec<usize> {
-    repeated.windows(2).filter(|pair| pair[1] == pair[0] + 1 && pair[0] < last).map(|pair| pair[0]).collect()
+fn longer(repeated: &[u32], last: usize) -> Vec<u32> {
+    let follows = |pair: &&[u32]| pair[1] == pair[0] + 1 && (pair[0] as usize) < last;
+    repeated.windows(2).filter(follows).map(|pair| pair[0]).collect()
 }
 
-/// Walks the text once; an n-gram seen before counts and is stepped over, a new one is remembered.
-fn greedy_duplicates(words: &[Word], hashes: &[u64], repeated: &[usize], n: usize) -> usize {
-    let mut seen = Counts::for_keys(repeated.len());
-    let (mut found, mut next) = (0, 0);
-    for &at in repeated.iter() {
-        if at >= next && seen.add(hashes[at]).1 > 1 {
-            found += chars(&words[at..at + n]);
-            next = at + n;
+/// Characters of duplicated 5- to 10-grams, whose words are compared without the space between them.
+fn duplicated_n_grams(text: &[u8], words: &[Word]) -> [usize; 6] {
+    let mut duplicated = [0; 6];
+    if words.len() < SHORTEST {
+        return duplicated;
+    }
+    let joined = Joined::new(text, words);
+    let candidates = joined.candidates();
+    for n in SHORTEST..=10 {
+        let mut seen = Counts::for_keys(candidates.len());
+        let mut next = 0;
+        for &at in &candidates {
+            let at = at as usize;
+            if at < next || at + n > words.len() {
+                continue;
+            }
+            // A new n-gram is remembered, one seen before counts and is stepped over.
+            if seen.add(xxh3_64(joined.n_gram(at, n))).1 > 1 {
+                duplicated[n - SHORTEST] += chars(&words[at..at + n]);
+                next = at + n;
+            }
         }
     }
-    found
+    duplicated
+}
+
+/// The shortest n-gram that is looked for twice.
+const SHORTEST: usize = 5;
+/// Bytes of an n-gram that are looked at first.
+const PREFIX: usize = 16;
+
+/// The words of a text without what is between them.
+struct Joined {
+    bytes: Vec<u8>,
+    /// Where each word begins, and the end.
+    starts: Vec<u32>,
+}
+
+impl Joined {
+    fn new(text: &[u8], words: &[Word]) -> Self {
+        let mut bytes = Vec::with_capacity(text.len() + PREFIX);
+        let mut starts = Vec::with_capacity(words.len() + 1);
+        for word in words {
+            starts.push(bytes.len() as u32);
+            bytes.extend_from_slice(&text[word.range()]);
+        }
+        starts.push(bytes.len() as u32);
+        Self { bytes, starts }
+    }
+
+    fn n_gram(&self, at: usize, n: usize) -> &[u8] {
+        &self.bytes[self.starts[at] as usize..self.starts[at + n] as usize]
+    }
+
+    /// Positions at which an n-gram may begin that occurs twice, in order: its first 16 bytes do, or it may be shorter than that.
+    fn candidates(&self) -> Vec<u32> {
+        let last = self.starts.len() - 1 - SHORTEST;
+        let mut counts = Counts::for_keys(self.starts.len());
+        let key = |at: usize| {
+            let bytes = self.bytes.get(self.starts[at] as usize..)?.first_chunk::<PREFIX>()?;
+            let bits = u128::from_le_bytes(*bytes);
+            Some(
+                (bits as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                    ^ ((bits >> 64) as u64).wrapping_mul(0xD6E8_FEB8_6659_FD93),
+            )
+        };
+        // The words after `last` begin no n-gram, but their bytes may equal those of one that is cut elsewhere: they do not count.
+        let slots: Vec<Option<u32>> = (0..=last).map(|at| key(at).map(|key| counts.add(key).0 as u32)).collect();
+        let is_short = |at: usize| ((self.starts[at + SHORTEST] - self.starts[at]) as usize) < PREFIX;
+        let again = |(at, slot): &(usize, Option<u32>)| {
+            is_short(*at) || slot.is_some_and(|slot| counts.counts[slot as usize] > 1)
+        };
+        slots.into_iter().enumerate().filter(again).map(|(at, _)| at as u32).collect()
+    }
 }
 
 /// Counts of 64-bit keys: open addressing, at most half full, sized once.
@@ -227,7 +291,7 @@ mod tests {
             let mut seen = HashSet::new();
             let mut at = 0;
             while at + n <= words.len() {
-                if seen.insert(words[at..at + n].join(" ")) {
+                if seen.insert(words[at..at + n].concat()) {
                     at += 1;
                 } else {
                     duplicated[n - 5] += words[at..at + n].concat().chars().count();
@@ -236,6 +300,22 @@ mod tests {
             }
         }
         (top, duplicated)
+    }
+
+    #[test]
+    fn line_feeds_at_both_ends_are_equal_empty_lines() {
+        assert_eq!(of("\na\n").lines, Share { part: 1, whole: 3 });
+        assert_eq!(of("a\n").lines, Share { part: 0, whole: 2 });
+        assert_eq!(of("\n").lines, Share { part: 1, whole: 2 });
+    }
+
+    #[test]
+    fn duplicated_n_grams_are_compared_without_spaces() {
+        let text = "ab c d e f and so on ; a bc d e f and so on";
+        let words: Vec<&str> = text.split(' ').collect();
+        let found = of(text).duplicated.map(|share| share.part);
+        assert_eq!(found, by_definition(&words).1);
+        assert!(found[0] > 0);
     }
 
     #[test]

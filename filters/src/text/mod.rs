@@ -1,49 +1,55 @@
-//! The one pass that turns a text into words and lines, shared by all rules.
+//! The one pass that turns a text into words, lines and sentences, shared by all rules.
 //!
-//! In: a text. Out: `Tokens`: words as (hash, length, kind), lines with their lengths and whitespace-separated words, and the
-//! total number of characters; plus `paragraphs` over those lines. No text is copied.
+//! In: a text, or a text with the words and sentences that somebody else found in it. Out: `Tokens`: words with their place, hash
+//! and kind, lines with their lengths, their pieces between white space and their sentences. No text is copied.
 //! Leaves to `rules` what the numbers mean.
 //!
-//! A **word** is a run of letters, digits and marks; an apostrophe, full stop, comma, colon, hyphen, slash or at sign between two
-//! of them joins as it does in spaCy's English tokenizer (`3.14`, `10,000`, `12:30`, `example.org`, `1/2`, but `well|-|known`), and
-//! a URL is one word, and so are `--option` and `-5`. A run of one and the same symbol is a word too (`...`, `===`). In scripts written without spaces (Han,
-//! Hiragana, Thai, Lao, Myanmar, Khmer) every character with its marks is a word: a dictionary would make the rules depend on its
-//! version. Unlike spaCy, `don't` and `=====` are one word. Unicode: Rust's own `Alphabetic` and `Numeric`; UAX #29 agrees but for the joiners.
+//! A **word** is a token of spaCy's English tokenizer (`split`): `don't` is `do|n't`, `=====` five words, `-----` one, `word.Next`
+//! three, a URL one. In scripts written without spaces (Han, Hiragana, Thai, Lao, Myanmar, Khmer) every character with its marks is a
+//! word, which spaCy's English does not do: a dictionary would make the rules depend on its version.
+//! A **sentence** begins at the first word of a line and at the first word that is no punctuation after a lone sentence mark, as in
+//! spaCy's sentencizer. White space and line breaks are Python's (`str.isspace`, `str.splitlines`).
 
-mod sentences;
+mod classes;
+mod specials;
+mod split;
+mod tables;
 
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use unicode_normalization::char::is_combining_mark;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use sentences::{is_terminal, sentences};
+use classes::{BREAK, Class, LETTER, MARK, PLAIN, PUNCT, SENTENCE_MARK, SOLO, SPACE, SYMBOL, WIDE, class_of};
+use specials::Specials;
+use split::Splitter;
 
-/// What a word is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WordKind {
-    /// At least one letter.
-    Alphabetic,
-    /// Digits, no letter.
-    Numeric,
-    /// Neither letters nor digits.
-    Symbol,
-}
-
-/// One word, without its text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One word, without its text. The text is shorter than 4 GiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Word {
     /// XXH3 of its bytes: equal words have equal hashes.
     pub hash: u64,
+    /// First byte in the text.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
     /// Length in characters (Unicode code points).
     pub chars: u32,
-    /// What it is made of.
-    pub kind: WordKind,
+    /// Whether it has a letter (general category L).
+    pub alphabetic: bool,
+    /// Whether there is nothing but punctuation and control characters in it (datatrove's set).
+    pub symbol: bool,
 }
 
-/// One line, without its line feed or carriage return and line feed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl Word {
+    /// Its bytes in the text.
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// One line, without what ends it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Line {
     /// First byte in the text.
     pub start: usize,
@@ -57,6 +63,8 @@ pub struct Line {
     pub pieces: usize,
     /// Length of the longest piece, in characters.
     pub longest_piece: usize,
+    /// Sentences in it, 0 if it is blank.
+    pub sentences: usize,
 }
 
 impl Line {
@@ -76,151 +84,148 @@ impl Line {
 pub struct Tokens {
     /// All words, symbols included, in order.
     pub words: Vec<Word>,
-    /// All lines, empty ones included; a line feed at the very end begins no further line. No line in an empty text.
+    /// Lines between line feeds, empty ones included; a line feed at the very end begins no further line. No line in an empty text.
     pub lines: Vec<Line>,
     /// Characters in the text.
     pub chars: usize,
     /// Line feeds in the text.
     pub newlines: usize,
+    /// Whether sentences come from outside, so that nobody may count them again.
+    pub given: bool,
+    /// Lines between breaks of any kind, if they are others than `lines`.
+    rows: Option<Vec<Line>>,
 }
 
-/// Takes a text apart, in one pass over its bytes.
+impl Tokens {
+    /// Lines as `str.splitlines` finds them: a carriage return, a form feed and others end one too.
+    pub fn rows(&self) -> &[Line] {
+        self.rows.as_deref().unwrap_or(&self.lines)
+    }
+
+    /// A text whose words and sentences somebody else has found: byte ranges in order. A sentence belongs to the line it begins in.
+    ///
+    /// # Panics
+    /// If a range is no range of the text.
+    pub fn given(text: &str, words: &[Range<usize>], sentences: &[Range<usize>]) -> Self {
+        let mut scanner = Scanner::new(text, false);
+        scanner.run();
+        let mut tokens = std::mem::take(&mut scanner.tokens);
+        tokens.words = words.iter().map(|word| scanner.word(word.start, word.end)).collect();
+        tokens.given = true;
+        let rows = tokens.rows.as_mut().unwrap_or(&mut tokens.lines);
+        for row in rows {
+            let from = sentences.partition_point(|sentence| sentence.start < row.start);
+            row.sentences = sentences[from..].iter().take_while(|sentence| sentence.start <= row.end).count();
+        }
+        tokens
+    }
+}
+
+/// Takes a text apart, in one pass.
 pub fn tokenize(text: &str) -> Tokens {
-    let mut scanner = Scanner {
-        text,
-        bytes: text.as_bytes(),
-        classes: &CLASSES,
-        at: 0,
-        chars: 0,
-        line: Line { start: 0, end: 0, chars_before: 0, chars: 0, pieces: 0, longest_piece: 0 },
-        piece_start: None,
-        tokens: Tokens {
-            words: Vec::with_capacity(text.len() / 5),
-            lines: Vec::with_capacity(text.len() / 64),
-            ..Tokens::default()
-        },
-    };
+    let mut scanner = Scanner::new(text, true);
     scanner.run();
     scanner.tokens
 }
 
-/// Runs of lines between empty lines: their bytes and their length in characters. Runs of nothing but white space are left out.
-pub fn paragraphs(tokens: &Tokens) -> Vec<(Range<usize>, usize)> {
+/// Sentences in a line, 0 if it is blank.
+pub fn sentences(line: &str) -> usize {
+    tokenize(line).rows().iter().map(|row| row.sentences).sum()
+}
+
+/// Runs of lines between empty lines, without white space at both ends of the text: their bytes and their length in characters.
+pub fn paragraphs(text: &str, tokens: &Tokens) -> Vec<(Range<usize>, usize)> {
+    let start = text.len() - text.trim_start_matches(is_space).len();
+    let end = text.trim_end_matches(is_space).len();
     let mut found = Vec::new();
     for group in tokens.lines.split(|line| line.start == line.end) {
-        if let (Some(first), Some(last)) = (group.first(), group.last())
-            && !group.iter().all(Line::is_blank)
-        {
-            found.push((first.start..last.end, last.chars_before + last.chars - first.chars_before));
+        let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
+        let range = first.start.max(start)..last.end.min(end);
+        if range.is_empty() {
+            continue;
         }
+        let clipped = range != (first.start..last.end);
+        let chars = last.chars_before + last.chars - first.chars_before;
+        let chars = if clipped { text[range.clone()].chars().count() } else { chars };
+        found.push((range, chars));
     }
     found
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Class {
-    Space,
-    Newline,
-    Letter,
-    Digit,
-    /// A combining mark or joiner: belongs to the character before it.
-    Mark,
-    /// A character of a script written without spaces.
-    Solo,
-    Symbol,
+/// White space to Python's `str.isspace`, `str.split` and `str.strip`.
+pub fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1C}'..='\u{1F}').contains(&c)
 }
 
-impl Class {
-    fn is_inside(self) -> bool {
-        matches!(self, Self::Letter | Self::Digit)
-    }
+/// Whether a character ends a line of prose in some script: Unicode's `Sentence_Terminal` and three Khmer signs.
+pub fn is_terminal(c: char) -> bool {
+    if c.is_ascii() { matches!(c, '.' | '!' | '?') } else { tables::has(tables::TERMINALS, c as u32) }
 }
 
-/// The class of every character of the Basic Multilingual Plane.
-static CLASSES: LazyLock<Vec<Class>> =
-    LazyLock::new(|| (0..=0xFFFF).map(|code| char::from_u32(code).map_or(Class::Symbol, classify)).collect());
-
-fn classify(c: char) -> Class {
-    match c {
-        '\n' => Class::Newline,
-        c if c.is_whitespace() || c.is_control() || c == '\u{FEFF}' || c == '\u{200B}' => Class::Space,
-        '\u{AD}' | '\u{200C}' | '\u{200D}' | '\u{2060}' => Class::Mark,
-        '_' => Class::Letter, // joins as in identifiers; a word of underscores alone becomes a symbol
-        c if is_combining_mark(c) => Class::Mark,
-        '\u{2E80}'..='\u{2FDF}'
-        | '\u{3005}'..='\u{3007}'
-        | '\u{3021}'..='\u{3029}'
-        | '\u{3038}'..='\u{303B}'
-        | '\u{3041}'..='\u{309F}'
-        | '\u{3400}'..='\u{4DBF}'
-        | '\u{4E00}'..='\u{9FFF}'
-        | '\u{F900}'..='\u{FAFF}'
-        | '\u{20000}'..='\u{3FFFF}'
-        | '\u{0E01}'..='\u{0E30}'
-        | '\u{0E32}'..='\u{0E33}'
-        | '\u{0E40}'..='\u{0E46}'
-        | '\u{0E81}'..='\u{0EB0}'
-        | '\u{0EB2}'..='\u{0EC6}'
-        | '\u{0EDC}'..='\u{0EDF}'
-        | '\u{1000}'..='\u{103F}'
-        | '\u{1050}'..='\u{108F}'
-        | '\u{1780}'..='\u{17B3}' => Class::Solo,
-        c if c.is_alphabetic() => Class::Letter,
-        c if c.is_numeric() => Class::Digit,
-        _ => Class::Symbol,
-    }
-}
+static SPECIALS: LazyLock<Specials> = LazyLock::new(|| {
+    specials::build(|piece| {
+        let table = classes::table();
+        let seen = piece.chars().fold(0, |seen, c| seen | class_of(table, c));
+        let mut splitter = Splitter::new(piece, None);
+        splitter.split(0, piece.len(), seen);
+        splitter.tokens.iter().map(|token| (token.1 - token.0) as u8).collect()
+    })
+});
 
 struct Scanner<'a> {
     text: &'a str,
     bytes: &'a [u8],
-    classes: &'a [Class],
+    table: &'static [Class],
+    specials: &'static Specials,
+    splitter: Splitter<'a>,
+    splits: bool,
     at: usize,
     /// Characters before `at`.
     chars: usize,
     line: Line,
-    /// Characters before the piece that `at` is in.
-    piece_start: Option<usize>,
+    row: Line,
+    /// Whether a sentence mark was seen in this row.
+    after_mark: bool,
     tokens: Tokens,
 }
 
-impl Scanner<'_> {
+impl<'a> Scanner<'a> {
+    fn new(text: &'a str, splits: bool) -> Self {
+        assert!(
+            text.len() <= u32::MAX as usize,
+            "a text is shorter than 4 GiB, because no column of texts holds a longer one"
+        );
+        let words = if splits { Vec::with_capacity(text.len() / 5) } else { Vec::new() };
+        Self {
+            text,
+            bytes: text.as_bytes(),
+            table: classes::table(),
+            specials: &SPECIALS,
+            splitter: Splitter::new(text, Some(&SPECIALS)),
+            splits,
+            at: 0,
+            chars: 0,
+            line: Line::default(),
+            row: Line::default(),
+            after_mark: false,
+            tokens: Tokens { words, lines: Vec::with_capacity(text.len() / 64), ..Tokens::default() },
+        }
+    }
+
     fn run(&mut self) {
         while self.at < self.bytes.len() {
             let (class, width) = self.class_at(self.at);
-            match class {
-                Class::Newline => {
-                    self.end_line();
-                    self.step(width);
-                    self.tokens.newlines += 1;
-                    self.line = Line {
-                        start: self.at,
-                        end: self.at,
-                        chars_before: self.chars,
-                        chars: 0,
-                        pieces: 0,
-                        longest_piece: 0,
-                    };
-                    continue;
-                }
-                Class::Space => {
-                    self.end_piece();
-                    self.step(width);
-                    continue;
-                }
-                _ => {}
+            if class & SPACE == 0 {
+                self.piece();
+            } else if class & BREAK == 0 {
+                self.at += width;
+                self.chars += 1;
+            } else {
+                self.line_break(width);
             }
-            let begins_piece = self.piece_start.is_none();
-            if begins_piece {
-                self.piece_start = Some(self.chars);
-            }
-            match class {
-                Class::Solo => self.solo(width),
-                Class::Letter | Class::Digit => self.word(0),
-                Class::Symbol if begins_piece && self.bytes[self.at] == b'-' => self.hyphens(),
-                _ => self.symbols(width),
-            }
+        }
+        if self.row.start < self.bytes.len() {
+            self.end_row();
         }
         if self.line.start < self.bytes.len() {
             self.end_line();
@@ -228,230 +233,336 @@ impl Scanner<'_> {
         self.tokens.chars = self.chars;
     }
 
-    /// Class and width in bytes of the character at a byte offset; the end of the text counts as a space.
+    /// Class and width in bytes of the character at a byte offset.
     #[inline]
     fn class_at(&self, at: usize) -> (Class, usize) {
-        match self.bytes.get(at) {
-            None => (Class::Space, 0),
-            Some(&byte) if byte < 0x80 => (self.classes[usize::from(byte)], 1),
-            Some(_) => {
-                let c = self.char_at(at);
-                let class = self.classes.get(c as usize).copied().unwrap_or_else(|| classify(c));
-                (class, c.len_utf8())
-            }
+        let byte = self.bytes[at];
+        if byte < 0x80 {
+            return (self.table[usize::from(byte)], 1);
         }
+        let c = self.text[at..].chars().next().unwrap_or('\0');
+        (class_of(self.table, c), c.len_utf8())
     }
 
-    fn char_at(&self, at: usize) -> char {
-        self.text[at..].chars().next().expect("the caller stands on a character")
-    }
-
-    #[inline]
-    fn step(&mut self, width: usize) {
+    fn line_break(&mut self, width: usize) {
+        let newline = self.bytes[self.at] == b'\n';
+        if !newline && self.tokens.rows.is_none() {
+            self.tokens.rows = Some(self.tokens.lines.clone());
+        }
+        self.end_row();
+        if self.bytes[self.at..].starts_with(b"\r\n") {
+            self.at += 1;
+            self.chars += 1;
+            self.end_line();
+            self.tokens.newlines += 1;
+        } else if newline {
+            self.end_line();
+            self.tokens.newlines += 1;
+        }
+        let at_line_feed = self.bytes[self.at] == b'\n';
         self.at += width;
         self.chars += 1;
+        self.row = Line { start: self.at, chars_before: self.chars, ..Line::default() };
+        if at_line_feed {
+            self.line = Line { start: self.at, chars_before: self.chars, ..Line::default() };
+        }
     }
 
-    fn end_piece(&mut self) {
-        if let Some(start) = self.piece_start.take() {
-            self.line.pieces += 1;
-            self.line.longest_piece = self.line.longest_piece.max(self.chars - start);
+    fn end_row(&mut self) {
+        self.row.end = self.at;
+        self.row.chars = self.chars - self.row.chars_before;
+        self.line.pieces += self.row.pieces;
+        self.line.longest_piece = self.line.longest_piece.max(self.row.longest_piece);
+        self.line.sentences += self.row.sentences;
+        if let Some(rows) = &mut self.tokens.rows {
+            rows.push(self.row);
         }
+        self.after_mark = false;
     }
 
     fn end_line(&mut self) {
-        self.end_piece();
-        let has_return = self.at > self.line.start && self.bytes[self.at - 1] == b'\r';
-        self.line.end = self.at - usize::from(has_return);
-        self.line.chars = self.chars - self.line.chars_before - usize::from(has_return);
+        self.line.end = self.at;
+        self.line.chars = self.chars - self.line.chars_before;
         self.tokens.lines.push(self.line);
     }
 
-    fn push(&mut self, start: usize, chars_before: usize, kind: WordKind) {
-        let hash = xxh3_64(&self.bytes[start..self.at]);
-        self.tokens.words.push(Word { hash, chars: (self.chars - chars_before) as u32, kind });
-    }
-
-    fn solo(&mut self, width: usize) {
+    /// Takes the piece that begins at `at`.
+    fn piece(&mut self) {
         let (start, before) = (self.at, self.chars);
-        self.step(width);
-        self.marks();
-        self.push(start, before, WordKind::Alphabetic);
-    }
-
-    fn marks(&mut self) {
-        while let (Class::Mark, width) = self.class_at(self.at) {
-            self.step(width);
-        }
-    }
-
-    /// A run of one and the same symbol, with the marks on it.
-    fn symbols(&mut self, width: usize) {
-        let (start, before) = (self.at, self.chars);
-        self.step(width);
-        while self.bytes[self.at..].starts_with(&self.bytes[start..start + width]) {
-            self.step(width);
-        }
-        self.marks();
-        self.push(start, before, WordKind::Symbol);
-    }
-
-    /// Hyphens at the beginning of a piece belong to the word that follows at once: `--option`, `-5`.
-    fn hyphens(&mut self) {
-        let count = self.bytes[self.at..].iter().take_while(|&&byte| byte == b'-').count();
-        if self.class_at(self.at + count).0.is_inside() {
-            self.word(count);
-        } else {
-            self.symbols(1);
-        }
-    }
-
-    /// A word that begins with this many hyphens.
-    fn word(&mut self, hyphens: usize) {
-        let (start, before) = (self.at, self.chars);
-        self.at += hyphens;
-        self.chars += hyphens;
-        let mut kind = WordKind::Symbol;
-        let mut last = Class::Letter;
-        loop {
+        let (mut seen, mut last) = (0, 0);
+        while self.at < self.bytes.len() {
             let (class, width) = self.class_at(self.at);
-            match class {
-                Class::Letter => {
-                    if self.bytes[self.at] != b'_' {
-                        kind = WordKind::Alphabetic;
-                    }
-                    last = class;
-                }
-                Class::Digit => {
-                    if kind == WordKind::Symbol {
-                        kind = WordKind::Numeric;
-                    }
-                    last = class;
-                }
-                Class::Mark => {}
-                Class::Symbol if self.bytes[self.at..].starts_with(b"://") => {
-                    self.url();
-                    break;
-                }
-                Class::Symbol if self.joins(width, last) => {}
-                _ => break,
+            if class & SPACE != 0 {
+                break;
             }
-            self.step(width);
+            // All but the last character, which is often a full stop or a comma.
+            seen |= last;
+            last = class;
+            self.at += width;
+            self.chars += 1;
         }
-        self.push(start, before, kind);
+        self.row.pieces += 1;
+        self.row.longest_piece = self.row.longest_piece.max(self.chars - before);
+        if !self.splits {
+            return;
+        }
+        let end = self.at;
+        if is_plain(seen | last) {
+            return self.plain(start, end);
+        }
+        if seen != 0 && is_plain(seen) && self.ends_sentence_or_clause(start, end) {
+            self.plain(start, end - 1);
+            return self.push(end - 1, end);
+        }
+        self.splitter.split(start, end, seen | last);
+        for at in 0..self.splitter.tokens.len() {
+            let (from, to) = self.splitter.tokens[at];
+            self.push(from, to);
+        }
     }
 
-    /// Whether the symbol at `at` joins the letters or digits on both its sides into one word.
-    fn joins(&self, width: usize, last: Class) -> bool {
-        let next = self.class_at(self.at + width).0;
-        let digits = last == Class::Digit && next == Class::Digit;
-        match self.bytes[self.at] {
-            b'\'' | b'@' => next.is_inside(),
-            b'.' => next.is_inside() && !self.sentence_ends_here(next),
-            b',' | b':' | b'-' | b'/' => digits,
-            0xE2 => self.char_at(self.at) == '\u{2019}' && next.is_inside(),
+    /// Whether ASCII letters are followed by one mark that no special piece and no rule keeps with them.
+    #[inline]
+    fn ends_sentence_or_clause(&self, start: usize, end: usize) -> bool {
+        match self.bytes[end - 1] {
+            b',' | b';' | b'?' | b'!' | b')' => true,
+            b'.' => self.bytes[end - 2].is_ascii_lowercase() && self.specials.get(&self.bytes[start..end]).is_none(),
             _ => false,
         }
     }
 
-    /// `word.Next`: a lower-case letter before the full stop at `at` and an upper-case one after it.
-    fn sentence_ends_here(&self, next: Class) -> bool {
-        next == Class::Letter
-            && self.bytes[self.at + 1].is_ascii_uppercase()
-            && self.bytes[self.at - 1].is_ascii_lowercase()
+    /// Pushes ASCII letters: one word, or a contraction.
+    #[inline]
+    fn plain(&mut self, start: usize, end: usize) {
+        if let Some(special) = self.specials.get(&self.bytes[start..end]) {
+            let mut from = start;
+            for &length in &special.parts {
+                self.push(from, from + usize::from(length));
+                from += usize::from(length);
+            }
+            return;
+        }
+        self.begins_word(false, false);
+        self.tokens.words.push(Word {
+            hash: xxh3_64(&self.bytes[start..end]),
+            start: start as u32,
+            end: end as u32,
+            chars: (end - start) as u32,
+            alphabetic: true,
+            symbol: false,
+        });
     }
 
-    /// The rest of a URL: up to white space, a quote or a bracket, without the punctuation that ends a sentence.
-    fn url(&mut self) {
-        let stop = |byte: &u8| {
-            byte.is_ascii_whitespace() || byte.is_ascii_control() || b"\"<>`{}|^".contains(byte) || *byte >= 0x80
-        };
-        let rest = &self.bytes[self.at..];
-        let mut length = rest.iter().position(stop).unwrap_or(rest.len());
-        while length > 3 && b".,;:!?)]'*".contains(&rest[length - 1]) {
-            length -= 1;
+    /// Counts the sentence that this word begins, if it does.
+    #[inline]
+    fn begins_word(&mut self, mark: bool, punctuation: bool) {
+        if self.row.sentences == 0 {
+            self.row.sentences = 1;
+            self.after_mark = mark;
+        } else if mark {
+            self.after_mark = true;
+        } else if self.after_mark && !punctuation {
+            self.row.sentences += 1;
+            self.after_mark = false;
         }
-        self.at += length;
-        self.chars += length; // all ASCII
+    }
+
+    fn push(&mut self, start: usize, end: usize) {
+        let (all, any, _) = self.classes(start, end);
+        if any & SOLO != 0 {
+            return self.solos(start, end);
+        }
+        self.begins_word(all & SENTENCE_MARK != 0 && self.is_one(start, end), all & PUNCT != 0);
+        let word = self.word(start, end);
+        self.tokens.words.push(word);
+    }
+
+    fn is_one(&self, start: usize, end: usize) -> bool {
+        self.class_at(start).1 == end - start
+    }
+
+    /// Bits of all characters, bits of any character, and their number.
+    fn classes(&self, start: usize, end: usize) -> (Class, Class, usize) {
+        let (mut all, mut any, mut chars, mut at) = (Class::MAX, 0, 0, start);
+        while at < end {
+            let (class, width) = self.class_at(at);
+            (all, any, chars, at) = (all & class, any | class, chars + 1, at + width);
+        }
+        (all, any, chars)
+    }
+
+    fn word(&self, start: usize, end: usize) -> Word {
+        let (all, any, chars) = self.classes(start, end);
+        Word {
+            hash: xxh3_64(&self.bytes[start..end]),
+            start: start as u32,
+            end: end as u32,
+            chars: chars as u32,
+            alphabetic: any & LETTER != 0,
+            symbol: all & SYMBOL != 0,
+        }
+    }
+
+    /// A token with characters of scripts without spaces: each of them with its marks is a word, so is what stands between them.
+    fn solos(&mut self, start: usize, end: usize) {
+        let mut from = start;
+        while from < end {
+            let (first, width) = self.class_at(from);
+            let mut to = from + width;
+            while to < end {
+                let (class, width) = self.class_at(to);
+                let goes_on = class & MARK != 0 || (first & SOLO == 0 && class & SOLO == 0 && is_like(first, class));
+                if !goes_on {
+                    break;
+                }
+                to += width;
+            }
+            let (all, _, _) = self.classes(from, to);
+            self.begins_word(all & SENTENCE_MARK != 0 && self.is_one(from, to), all & PUNCT != 0);
+            let word = self.word(from, to);
+            self.tokens.words.push(word);
+            from = to;
+        }
     }
 }
+
+/// Both punctuation or neither.
+fn is_like(one: Class, other: Class) -> bool {
+    (one & PUNCT == 0) == (other & PUNCT == 0)
+}
+
+/// ASCII letters only.
+#[inline]
+fn is_plain(seen: Class) -> bool {
+    seen & !PLAIN_BITS == 0
+}
+
+/// All bits an ASCII letter may have.
+const PLAIN_BITS: Class = LETTER | PLAIN | classes::LOWER | classes::UPPER | classes::BEFORE_STOP;
+const _: () = assert!(PLAIN_BITS & WIDE == 0);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The words of a text, found again by their lengths: tokenizing never skips anything but white space.
-    fn words(text: &str) -> Vec<String> {
-        let mut rest = text;
-        let mut found = Vec::new();
-        for word in tokenize(text).words {
-            rest = rest.trim_start_matches(|c: char| classify(c) == Class::Space || c == '\n');
-            let end = rest.char_indices().nth(word.chars as usize).map_or(rest.len(), |(at, _)| at);
-            assert_eq!(word.hash, xxh3_64(&rest.as_bytes()[..end]), "{text}");
-            found.push(rest[..end].to_owned());
-            rest = &rest[end..];
-        }
-        assert!(
-            rest.chars().all(|c| matches!(classify(c), Class::Space | Class::Newline)),
-            "{rest:?} is left of {text:?}"
-        );
-        found
+    fn words(text: &str) -> Vec<&str> {
+        tokenize(text).words.iter().map(|word| &text[word.range()]).collect()
     }
 
     #[test]
-    fn words_are_split_as_people_would_in_many_scripts() {
+    fn words_are_split_as_spacy_splits_english() {
         for (text, expected) in [
             ("", ""),
             (" \n\t ", ""),
             ("word", "word"),
-            ("Hello, world!", "Hello|,|world|!"),
-            ("don't stop... it’s 3.14 or 10,000 at 12:30", "don't|stop|...|it’s|3.14|or|10,000|at|12:30"),
-            ("well-known 2020-01-02 a/b 1/2", "well|-|known|2020-01-02|a|/|b|1/2"),
-            ("end.Next e.g. example.org", "end|.|Next|e.g|.|example.org"),
-            ("see https://a.b/c?d=e#f. Or mail me@x.org", "see|https://a.b/c?d=e#f|.|Or|mail|me@x.org"),
-            ("snake_case --- *** (x)", "snake_case|---|***|(|x|)"),
-            ("ls -l --all=yes -5 a--b -", "ls|-l|--all|=|yes|-5|a|--|b|-"),
-            ("Привет, мир", "Привет|,|мир"),
-            ("नमस्ते दुनिया", "नमस्ते|दुनिया"),
-            ("e\u{301}te\u{301} cafe\u{301}", "e\u{301}te\u{301}|cafe\u{301}"),
-            ("我爱你。", "我|爱|你|。"),
-            ("東京タワーへ", "東|京|タワー|へ"),
-            ("สวัสดี", "ส|วั|ส|ดี"),
+            ("Hello, world!", "Hello ,|world !"),
+            ("don't stop... it’s 3.14 or 10,000 at 12:30", "do n't|stop ...|it ’s|3.14|or|10,000|at|12:30"),
+            ("well-known 2020-01-02 a/b 1/2", "well - known|2020 - 01 - 02|a / b|1/2"),
+            ("end.Next e.g. example.org J. U.S. etc.", "end . Next|e.g.|example.org|J.|U.S.|etc ."),
+            ("see https://a.org/c?d=e#f. Or mail me@x.org", "see|https://a.org/c?d=e#f .|Or|mail|me@x.org"),
+            ("snake_case ----- *** (x) ====", "snake_case|-----|* * *|( x )|= = = ="),
+            ("ls -l --all=yes -5 a--b -", "ls|-l|--all = yes|-5|a -- b|-"),
+            ("10km 5% $3 (see 8) cannot 12pm", "10 km|5 %|$ 3|( see|8)|can not|12 pm"),
+            ("Привет, мир", "Привет ,|мир"),
+            ("नमस्ते दुनिया है।", "नमस्ते|दुनिया|है ।"),
+            ("e\u{301}te\u{301} a\u{a0}b", "e\u{301}te\u{301}|a|b"),
+            ("我爱你。", "我 爱 你 。"),
+            ("東京タワーへ", "東 京 タワー へ"),
+            ("สวัสดี", "ส วั ส ดี"),
             ("안녕하세요 세계", "안녕하세요|세계"),
-            ("a\u{a0}b", "a|b"),
-            ("😀😀 ok", "😀😀|ok"),
+            ("😀😀 ok ©2020", "😀 😀|ok|© 2020"),
         ] {
-            let expected: Vec<&str> = expected.split('|').filter(|word| !word.is_empty()).collect();
+            let expected: Vec<&str> = expected.split([' ', '|']).filter(|word| !word.is_empty()).collect();
             assert_eq!(words(text), expected, "{text}");
         }
     }
 
     #[test]
-    fn words_know_whether_they_have_letters() {
-        let kinds: Vec<WordKind> = tokenize("x2 42 ... _ 我 3.5 é").words.iter().map(|word| word.kind).collect();
-        use WordKind::{Alphabetic, Numeric, Symbol};
-        assert_eq!(kinds, [Alphabetic, Numeric, Symbol, Symbol, Alphabetic, Numeric, Alphabetic]);
+    fn words_know_whether_they_have_letters_or_are_symbols() {
+        let kinds: Vec<(bool, bool)> =
+            tokenize("x2 42 ... _ 我 3.5 é → Ⅷ").words.iter().map(|word| (word.alphabetic, word.symbol)).collect();
+        let (letters, neither, symbol) = ((true, false), (false, false), (false, true));
+        assert_eq!(kinds, [letters, neither, symbol, symbol, letters, neither, letters, neither, neither]);
     }
 
     #[test]
-    fn lines_keep_their_lengths_in_bytes_characters_and_pieces() {
-        let text = "Zwei Wörter\r\n\n  \nend";
+    fn sentences_begin_after_lone_marks() {
+        for (line, expected) in [
+            ("", 0),
+            ("...", 1),
+            ("word", 1),
+            ("One. Two! Three? four", 4),
+            ("Mr. Smith paid 3.50 to J. Doe, e.g. in cash.", 1),
+            ("He said \"Stop.\" Then he left.", 2),
+            ("glued.Next one", 2),
+            ("see example.org for more", 1),
+            ("Wait... what?!", 1),
+            ("我来了。你呢？好", 3),
+            ("यह एक है। यह दो है।", 2),
+            ("هل أنت هنا؟ نعم", 2),
+        ] {
+            assert_eq!(sentences(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_and_rows_are_those_of_python() {
+        let text = "Zwei Wörter\r\n\n  \nend\u{c}of\u{2028}all";
         let tokens = tokenize(text);
-        let lines: Vec<(&str, usize, usize, usize)> =
-            tokens.lines.iter().map(|line| (line.of(text), line.chars, line.pieces, line.longest_piece)).collect();
-        assert_eq!(lines, [("Zwei Wörter", 11, 2, 6), ("", 0, 0, 0), ("  ", 2, 0, 0), ("end", 3, 1, 3)]);
+        let of = |lines: &[Line]| -> Vec<(String, usize, usize, usize)> {
+            lines.iter().map(|line| (line.of(text).to_owned(), line.chars, line.pieces, line.longest_piece)).collect()
+        };
+        let row = |text: &str, chars, pieces, longest| (text.to_owned(), chars, pieces, longest);
+        let first = [
+            row("Zwei Wörter\r", 12, 2, 6),
+            row("", 0, 0, 0),
+            row("  ", 2, 0, 0),
+            row("end\u{c}of\u{2028}all", 10, 3, 3),
+        ];
+        assert_eq!(of(&tokens.lines), first);
+        let rows = [("Zwei Wörter", 11), ("", 0), ("  ", 2), ("end", 3), ("of", 2), ("all", 3)];
+        assert_eq!(tokens.rows().iter().map(|row| (row.of(text), row.chars)).collect::<Vec<_>>(), rows);
         assert_eq!((tokens.chars, tokens.newlines), (text.chars().count(), 3));
-        assert_eq!(tokenize("").lines.len(), 0);
-        assert_eq!(tokenize("a\n").lines.len(), 1);
-        assert_eq!(tokenize("\n").lines.len(), 1);
+        for (text, lines, rows) in
+            [("", 0, 0), ("a\n", 1, 1), ("\n", 1, 1), ("a\r", 1, 1), ("\r\r\n", 1, 2), ("a\n\n", 2, 2)]
+        {
+            let tokens = tokenize(text);
+            assert_eq!((tokens.lines.len(), tokens.rows().len()), (lines, rows), "{text:?}");
+        }
     }
 
     #[test]
-    fn paragraphs_are_separated_by_empty_lines() {
-        let text = "\n\none\ntwo\n\n\nthree\n\n \n\ndrei ß\n";
+    fn paragraphs_are_separated_by_empty_lines_after_both_ends_are_trimmed() {
+        let text = " \n\n one\ntwo\n\n\nthree\n\n \n\ndrei ß\n";
         let found: Vec<(&str, usize)> =
-            paragraphs(&tokenize(text)).into_iter().map(|(bytes, chars)| (&text[bytes], chars)).collect();
-        assert_eq!(found, [("one\ntwo", 7), ("three", 5), ("drei ß", 6)]);
-        assert!(paragraphs(&tokenize("")).is_empty());
+            paragraphs(text, &tokenize(text)).into_iter().map(|(bytes, chars)| (&text[bytes], chars)).collect();
+        assert_eq!(found, [("one\ntwo", 7), ("three", 5), (" ", 1), ("drei ß", 6)]);
+        assert!(paragraphs("", &tokenize("")).is_empty());
+        assert!(paragraphs(" \n\n ", &tokenize(" \n\n ")).is_empty());
+    }
+
+    #[test]
+    fn given_words_and_sentences_replace_our_own() {
+        let text = "One two. Three.\nfour";
+        let tokens = Tokens::given(text, &[0..3, 4..8, 16..20], &[0..8, 9..15, 16..20]);
+        assert_eq!(tokens.words.iter().map(|word| &text[word.range()]).collect::<Vec<_>>(), ["One", "two.", "four"]);
+        assert_eq!(tokens.rows().iter().map(|row| row.sentences).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(Tokens::given("", &[], &[]), Tokens { given: true, ..tokenize("") });
+    }
+
+    #[test]
+    fn every_character_but_white_space_is_in_a_word() {
+        let alphabet: Vec<char> = "ab. ,:-'\"()n$5+=/@\n\r…é我ดี😀_".chars().collect();
+        let mut state = 7_u64;
+        for _ in 0..2000 {
+            let text: String = (0..40)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    alphabet[(state >> 33) as usize % alphabet.len()]
+                })
+                .collect();
+            let joined: String = words(&text).concat();
+            assert_eq!(joined, text.split_whitespace().collect::<String>(), "{text:?}");
+        }
     }
 }

@@ -71,6 +71,10 @@ impl Explain {
             for row in step["rows"].as_array().unwrap_or(&empty).iter().filter_map(Value::as_object) {
                 show("row", row);
             }
+            for edit in step["edits"].as_array().into_iter().flatten() {
+                let text = |key: &str| edit[key].as_str().unwrap_or("").to_string();
+                println!("  edited by {} at byte {}: {:?} was there", text("rule"), edit["start"], text("removed"));
+            }
             if let Some(n) = step["derived"].as_u64().filter(|n| *n > 0) {
                 println!("  {n} rows derived from it, first: {}", step["first_derived"]["id"].as_str().unwrap_or(""));
             }

@@ -131,8 +131,11 @@ kinds! {
     Language(stage::language::LanguageConfig) = "language" version 2, (1, 1), Table => Table,
         [optional("classifier", Output::Classifier)], seeded false,
         "Identifies the language and keeps the wanted ones.";
-    Filter(filters::rules::FilterConfig) = "filter" version 1, (1, 1), Table => Table, [], seeded false,
+    Filter(filters::rules::FilterConfig) = "filter" version 2, (1, 1), Table => Table,
+        [optional("perplexity", Output::Classifier)], seeded false,
         "Measures quality rules and drops documents that miss a threshold.";
+    Edit(filters::edit::EditConfig) = "edit" version 1, (1, 1), Table => Table, [], seeded false,
+        "Changes texts (repairs, line rules, personal data) and keeps what was there before.";
     Dedup(dedup::DedupConfig) = "dedup" version 1, (1, 1), Table => Table, [], seeded false,
         "Drops exact and near duplicates, verified against a kept document.";
     Decontaminate(stage::decontaminate::DecontaminateConfig) = "decontaminate" version 1, (1, 1), Table => Table,
@@ -145,7 +148,7 @@ kinds! {
     Sql(stage::sql::SqlConfig) = "sql" version 1, (1, 64), Table => Table, [], seeded false,
         "Makes any SELECT over earlier stages a stage.";
     Classifier(stage::classifier::ClassifierStage) = "classifier" version 1, (1, 1), Table => Classifier, [], seeded false,
-        "Trains a fastText classifier on labelled text and measures it on held-out rows.";
+        "Trains a fastText classifier on labelled text, or an n-gram model on text, and measures it on held-out rows.";
     Tasks(stage::tasks::TasksStage) = "tasks" version 1, (0, 1), Table => Table, [], seeded true,
         "Makes prompts with exact answers, some from crawled sentences, split into training and held-out sets.";
     Tokenizer(tokenizer::TokenizerConfig) = "tokenizer" version 1, (1, 64), Table => Tokenizer, [], seeded false,

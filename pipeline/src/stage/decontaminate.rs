@@ -146,5 +146,5 @@ fn decide(
     let fields = batch.schema().fields().clone();
     let columns = fields.iter().map(|f| f.name().clone()).zip(batch.columns().iter().cloned()).collect();
     let counts = std::mem::take(&mut verdicts.counts);
-    Ok(Decided { rows: table(columns)?, keep: keep.into(), verdicts: verdicts.finish(more)?, counts })
+    Ok(Decided { rows: table(columns)?, keep: keep.into(), verdicts: verdicts.finish(more)?, edits: None, counts })
 }

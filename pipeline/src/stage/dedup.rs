@@ -1,7 +1,7 @@
 //! `dedup`: signatures per fragment, then one resolution over all, then the verdicts per fragment.
 
 use super::extract::table;
-use super::rowlocal::{Decided, Pair, summary};
+use super::rowlocal::{Decided, Files, summary};
 use super::{Context, Output};
 use crate::dataset::string_column;
 use crate::error::{Error, Result};
@@ -14,7 +14,6 @@ use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{
     ArrayRef, AsArray, Float64Builder, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder,
 };
-use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::{DataType, Field, UInt64Type};
 use datafusion::prelude::{ParquetReadOptions, col};
 use dedup::{DedupConfig, Edge, Method, Outcome, candidates, collapse, jaccard, resolve_edges, verify};
@@ -209,18 +208,17 @@ fn apply(
         let frame = session.read_parquet(part.to_string_lossy().into_owned(), ParquetReadOptions::default()).await?;
         let empty = RecordBatch::new_empty(Arc::new(frame.schema().as_arrow().clone()));
         let first = decide(empty, config, documents, fates)?;
-        let mut files = Pair::create(context, index, first.rows.schema(), first.verdicts.schema())?;
+        let mut files = Files::of(context, index, &first)?;
         let mut record = FragmentRecord::default();
         let mut stream = frame.execute_stream().await?;
         while let Some(batch) = stream.next().await {
             let decided = decide(batch?, config, documents, fates)?;
-            files.kept.write(&filter_record_batch(&decided.rows, &decided.keep)?)?;
-            files.verdicts.write(&decided.verdicts)?;
+            files.write(&decided)?;
             for (name, n) in &decided.counts.counts {
                 record.add(name, *n);
             }
         }
-        record.files = vec![files.kept.finish()?, files.verdicts.finish()?];
+        record.files = files.finish()?;
         Ok(record)
     })
 }
@@ -274,5 +272,5 @@ fn decide(batch: RecordBatch, config: &DedupConfig, documents: &Documents, fates
         }
     }
     let counts = std::mem::take(&mut verdicts.counts);
-    Ok(Decided { rows: table(columns)?, keep: keep.into(), verdicts: verdicts.finish(more)?, counts })
+    Ok(Decided { rows: table(columns)?, keep: keep.into(), verdicts: verdicts.finish(more)?, edits: None, counts })
 }

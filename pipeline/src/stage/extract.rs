@@ -71,7 +71,13 @@ fn decide(batch: RecordBatch) -> Result<Decided> {
         columns.push((name.to_string(), field(name)));
     }
     let counts = std::mem::take(&mut verdicts.counts);
-    Ok(Decided { rows: table(columns)?, keep: keep.into(), verdicts: verdicts.finish(Vec::new())?, counts })
+    Ok(Decided {
+        rows: table(columns)?,
+        keep: keep.into(),
+        verdicts: verdicts.finish(Vec::new())?,
+        edits: None,
+        counts,
+    })
 }
 
 /// A batch of named columns; every column but `id` may hold nulls.

@@ -5,49 +5,103 @@ use super::{Context, Output};
 use crate::dataset::string_column;
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
+use crate::source::files::Asset;
 use crate::stage::extract::table;
 use crate::udf;
 use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Field, Float64Type};
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::utils::split_conjunction_owned;
-use datafusion::prelude::{DataFrame, Expr, col, ident};
-use filters::rules::{FilterConfig, Rule};
+use datafusion::prelude::{DataFrame, Expr, cast, col, ident, lit};
+use filters::rules::{FilterConfig, Lists, Measurer, Rule, RuleError};
+use std::path::Path;
 use std::sync::Arc;
 
 const MEASURES: &str = "measures_found";
+/// The column that chooses thresholds.
+const LANGUAGE: &str = "language";
 
 impl Options for FilterConfig {
     fn check(&self) -> Vec<OptionFault> {
-        let mut faults = Vec::new();
-        if let Err(e) = filters::rules::resolve(self) {
-            faults.push(OptionFault::new(if self.rules.is_empty() { "recipe" } else { "rules" }, e.to_string()));
-        }
-        if self.recipe.is_none() && self.rules.is_empty() && self.r#where.is_none() {
-            faults.push(OptionFault::new("kind", "a filter needs a `recipe`, `rules` or `where`"));
-        }
-        faults
+        let Err(e) = filters::rules::resolve_languages(self) else { return Vec::new() };
+        let key = match &e {
+            // The model may be a stage's, which only the run sees.
+            RuleError::MissingList { list: PERPLEXITY, .. } => return Vec::new(),
+            RuleError::UnknownDialect { .. } => "dialect",
+            RuleError::UnknownRecipe { .. } => "recipe",
+            RuleError::NotInFilter { .. } => "languages",
+            RuleError::List { .. } => "lists",
+            RuleError::Nothing => "kind",
+            _ => "rules",
+        };
+        vec![OptionFault::new(key, e.to_string())]
     }
+}
+
+/// The option of `lists` that a stage may stand in for.
+const PERPLEXITY: &str = "perplexity_model";
+
+/// The files of a filter's lists, by option.
+pub fn files(config: &FilterConfig, folder: &Path) -> Vec<(String, Asset)> {
+    let named = config.lists.files().into_iter();
+    named.map(|(name, file)| (format!("lists.{name}"), Asset::Local(folder.join(file)))).collect()
+}
+
+/// Reads the lists; a stage named by `perplexity` gives the model that `lists` would name.
+fn measurer(context: &Context<'_>, config: &FilterConfig) -> Result<Measurer> {
+    let manifest = |e: RuleError| {
+        Error::Manifest(format!(
+            "error: stage `{}`: {e}\nhint: a model for perplexity comes from `lists.perplexity_model` or from a stage of kind \
+             classifier with  method = \"ngram\",  named by `perplexity`",
+            context.name()
+        ))
+    };
+    let (mut config, mut lists) = (config.clone(), Lists::default());
+    for (name, file) in config.lists.files() {
+        let path = context.folder.join(file);
+        lists.add(&name, &std::fs::read(&path).map_err(Error::io("read", &path))?).map_err(manifest)?;
+    }
+    if let Some(stage) = context.reference("perplexity") {
+        let path = stage.path.join(super::classifier::NGRAM_MODEL);
+        let bytes = std::fs::read(&path).map_err(|_| {
+            Error::Manifest(format!(
+                "error: stage `{}` is no n-gram model\nhint: give it  method = \"ngram\"",
+                stage.name
+            ))
+        })?;
+        lists.add(PERPLEXITY, &bytes).map_err(manifest)?;
+        config.lists.perplexity_model = Some(stage.name.clone());
+    }
+    Measurer::new(&config, lists).map_err(manifest)
 }
 
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &FilterConfig) -> Result<Output> {
-    let rules: Arc<[Rule]> = filters::rules::resolve(config).map_err(|e| Error::Manifest(e.to_string()))?.into();
-    let measures = udf::measures(rules.clone());
+    let measurer = Arc::new(measurer(context, config)?);
+    let measures = udf::measures(measurer.clone(), context.name().to_string());
     let conjuncts = match &config.r#where {
-        Some(sql) => conjuncts(context, sql, &rules)?,
+        Some(sql) => conjuncts(context, sql, measurer.rules())?,
         None => Vec::new(),
     };
     let plan = |frame: DataFrame| -> Result<DataFrame> {
-        let mut frame = frame.with_column(MEASURES, measures.call(vec![col("text")]))?;
+        let names: Vec<String> = frame.schema().fields().iter().map(|f| f.name().clone()).collect();
+        let column = |name: &str| {
+            if names.iter().any(|n| n == name) {
+                ident(name)
+            } else {
+                cast(lit(ScalarValue::Utf8(None)), DataType::Utf8)
+            }
+        };
+        let arguments = vec![col("text"), column("url"), column(LANGUAGE)];
+        let mut frame = frame.with_column(MEASURES, measures.call(arguments))?;
         if conjuncts.is_empty() {
             return Ok(frame);
         }
         // Conditions see the input's columns and every measure under its rule's name.
         let names: Vec<String> = frame.schema().fields().iter().map(|f| f.name().clone()).collect();
         let mut shown: Vec<Expr> = names.iter().map(ident).collect();
-        for rule in rules.iter() {
+        for rule in measurer.rules() {
             shown.push(
                 datafusion::functions::core::expr_fn::get_field(ident(MEASURES), rule.name.as_str()).alias(&rule.name),
             );
@@ -58,7 +112,7 @@ pub fn run(context: &Context<'_>, config: &FilterConfig) -> Result<Output> {
         Ok(frame.select(out)?)
     };
     let named: Vec<String> = conjuncts.iter().map(|c| format!("where {c}")).collect();
-    let fragments = rowlocal::run(context, plan, |batch| decide(batch, &rules, &named))?;
+    let fragments = rowlocal::run(context, plan, |batch| decide(batch, &measurer, &named))?;
     let note = rowlocal::summary(&fragments);
     Ok(Output { fragments, note, ..Output::default() })
 }
@@ -77,7 +131,8 @@ fn conjuncts(context: &Context<'_>, sql: &str, rules: &[Rule]) -> Result<Vec<Exp
     Ok(split_conjunction_owned(expression))
 }
 
-fn decide(batch: RecordBatch, rules: &[Rule], conjuncts: &[String]) -> Result<Decided> {
+fn decide(batch: RecordBatch, measurer: &Measurer, conjuncts: &[String]) -> Result<Decided> {
+    let languages = batch.column_by_name(LANGUAGE).and_then(|c| c.as_string_opt::<i32>().cloned());
     let found = batch.column_by_name(MEASURES).expect("the plan added it").as_struct().clone();
     let measured: Vec<&Float64Array> = found.columns().iter().map(|c| c.as_primitive::<Float64Type>()).collect();
     let holds: Vec<ArrayRef> = (0..conjuncts.len())
@@ -88,7 +143,8 @@ fn decide(batch: RecordBatch, rules: &[Rule], conjuncts: &[String]) -> Result<De
     let mut keep = Vec::with_capacity(batch.num_rows());
     for i in 0..batch.num_rows() {
         let mut findings = Vec::new();
-        for (rule, column) in rules.iter().zip(&measured) {
+        let language = languages.as_ref().filter(|l| !l.is_null(i)).map(|l| l.value(i));
+        for (rule, column) in measurer.rules_of(language).iter().zip(&measured) {
             let value = (!column.is_null(i)).then(|| column.value(i));
             if value.is_some_and(|v| !rule.keeps(v)) {
                 findings.push(Finding {
@@ -116,11 +172,12 @@ fn decide(batch: RecordBatch, rules: &[Rule], conjuncts: &[String]) -> Result<De
     let schema = batch.schema();
     let columns = schema.fields().iter().enumerate().filter(|(_, f)| own(f.name()));
     let rows = table(columns.map(|(i, f)| (f.name().clone(), batch.column(i).clone())).collect())?;
-    let more = rules
+    let more = measurer
+        .rules()
         .iter()
         .zip(found.columns())
         .map(|(r, c)| (Field::new(&r.name, DataType::Float64, true), c.clone()))
         .collect();
     let counts = std::mem::take(&mut verdicts.counts);
-    Ok(Decided { rows, keep: keep.into(), verdicts: verdicts.finish(more)?, counts })
+    Ok(Decided { rows, keep: keep.into(), verdicts: verdicts.finish(more)?, edits: None, counts })
 }

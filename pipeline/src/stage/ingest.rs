@@ -13,7 +13,7 @@ use crate::source::rows::{Document, Place, Rows};
 use crate::source::takedown::Takedown;
 use crate::source::warc::{self, Item, Limits, Record};
 use crate::source::{Fields, Format, Mapped, http, is_packed, spool};
-use crate::stage::rowlocal::{Pair, summary};
+use crate::stage::rowlocal::{Files, summary};
 use crate::store::{FragmentRecord, OutputDir};
 use crate::verdict::Status;
 use schemars::JsonSchema;
@@ -347,7 +347,7 @@ fn fragment(
 ) -> Result<FragmentRecord> {
     let mut rows = Rows::new(&range.name, &config.columns, takedown.clone());
     let (documents, verdicts) = rows.take()?;
-    let mut files = Pair::create(context, index, documents.schema(), verdicts.schema())?;
+    let mut files = Files::create(context, index, documents.schema(), verdicts.schema(), None)?;
     let mut record = FragmentRecord::default();
     let mut flush = |rows: &mut Rows| -> Result<()> {
         let (documents, verdicts) = rows.take()?;

@@ -170,5 +170,5 @@ fn decide(batch: RecordBatch, config: &LanguageConfig) -> Result<Decided> {
     let shown = named.into_iter().take(if config.paragraph_chars.is_some() { 3 } else { 2 });
     let more = shown.map(|(n, a)| (Field::new(n, a.data_type().clone(), true), a.clone())).collect();
     let counts = std::mem::take(&mut verdicts.counts);
-    Ok(Decided { rows: table(columns)?, keep: keep.into(), verdicts: verdicts.finish(more)?, counts })
+    Ok(Decided { rows: table(columns)?, keep: keep.into(), verdicts: verdicts.finish(more)?, edits: None, counts })
 }

@@ -6,7 +6,7 @@
 //! Shares: p_i proportional to weight_i * bytes_i^(1 / temperature) (Conneau & Lample 2019 for languages, with
 //! alpha = 1 / temperature): 1 keeps the sources' own proportions, larger values draw them together.
 
-use super::rowlocal::{Pair, summary};
+use super::rowlocal::{Files, summary};
 use super::{Context, Output};
 use crate::dataset::{Dataset, string_column};
 use crate::error::{Error, Result};
@@ -301,7 +301,7 @@ fn fragment(
     let mut verdicts = Verdicts::default();
     let mut record = FragmentRecord::default();
     let empty = verdicts.finish(Vec::new())?;
-    let mut files = Pair::create(context, index, schema.clone(), empty.schema())?;
+    let mut files = Files::create(context, index, schema.clone(), empty.schema(), None)?;
     let mut columns: Vec<&str> = schema.fields().iter().skip(4).map(|f| f.name().as_str()).collect();
     columns.push("id");
     columns.extend(config.by.as_deref().filter(|by| schema.column_with_name(by).is_none()));

@@ -3,6 +3,7 @@
 pub mod classifier;
 pub mod decontaminate;
 pub mod dedup;
+pub mod edit;
 pub mod eval;
 pub mod export;
 pub mod extract;
@@ -90,6 +91,7 @@ pub fn run(context: &Context<'_>) -> Result<Output> {
         StageOptions::Extract(o) => extract::run(context, o),
         StageOptions::Language(o) => language::run(context, o),
         StageOptions::Filter(o) => filter::run(context, o),
+        StageOptions::Edit(o) => edit::run(context, o),
         StageOptions::Dedup(o) => dedup::run(context, o),
         StageOptions::Decontaminate(o) => decontaminate::run(context, o),
         StageOptions::Mix(o) => mix::run(context, o),
@@ -120,6 +122,7 @@ fn assets(stage: &Stage, folder: &Path) -> std::result::Result<Vec<(String, Asse
             Ok(files)
         }
         StageOptions::Language(o) => Ok(language::files(o, folder)),
+        StageOptions::Filter(o) => Ok(filter::files(o, folder)),
         _ => Ok(Vec::new()),
     }
 }
@@ -130,7 +133,11 @@ pub fn check_assets(stage: &Stage, folder: &Path) -> Vec<OptionFault> {
         Err(fault) => vec![fault],
         Ok(files) => {
             let missing = files.iter().filter(|(_, a)| matches!(a, Asset::Local(p) if !p.is_file()));
-            let key = |name: &str| if name.starts_with("takedown ") { "takedown" } else { "model" };
+            let key = |name: &str| match name.split(['.', ' ']).next() {
+                Some("takedown") => "takedown",
+                Some("lists") => "lists",
+                _ => "model",
+            };
             missing.map(|(n, a)| OptionFault::new(key(n), format!("there is no file {}", a.shown()))).collect()
         }
     }

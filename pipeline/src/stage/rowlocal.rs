@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::session::block_on;
 use crate::sink::TableSink;
 use crate::store::FragmentRecord;
+use crate::store::durable::FileEntry;
 use datafusion::arrow::array::{BooleanArray, RecordBatch};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -20,6 +21,8 @@ pub struct Decided {
     pub keep: BooleanArray,
     /// One verdict per input row.
     pub verdicts: RecordBatch,
+    /// What stages that change a text changed, with the columns of `schema::edits`.
+    pub edits: Option<RecordBatch>,
     /// What was counted.
     pub counts: FragmentRecord,
 }
@@ -48,36 +51,71 @@ fn fragment(
         let empty = RecordBatch::new_empty(std::sync::Arc::new(frame.schema().as_arrow().clone()));
         let mut stream = frame.execute_stream().await?;
         let first = decide(empty)?;
-        let mut files = Pair::create(context, index, first.rows.schema(), first.verdicts.schema())?;
+        let mut files = Files::of(context, index, &first)?;
         let mut record = FragmentRecord::default();
         while let Some(batch) = stream.next().await {
             let decided = decide(batch?)?;
-            files.kept.write(&filter_record_batch(&decided.rows, &decided.keep)?)?;
-            files.verdicts.write(&decided.verdicts)?;
+            files.write(&decided)?;
             for (name, n) in &decided.counts.counts {
                 record.add(name, *n);
             }
         }
-        record.files = vec![files.kept.finish()?, files.verdicts.finish()?];
+        record.files = files.finish()?;
         Ok(record)
     })
 }
 
-/// The part and the verdict file of one fragment.
-pub struct Pair {
-    /// `part-NNNNN.parquet`
+/// The files of one fragment: `part-NNNNN.parquet`, `verdicts-NNNNN.parquet` and, of stages that change texts,
+/// `edits-NNNNN.parquet`.
+pub struct Files {
+    /// Rows that stay.
     pub kept: TableSink,
-    /// `verdicts-NNNNN.parquet`
+    /// One row per input row.
     pub verdicts: TableSink,
+    /// What was changed.
+    pub edits: Option<TableSink>,
 }
 
-impl Pair {
-    /// Starts both files of a fragment.
-    pub fn create(context: &Context<'_>, index: usize, rows: SchemaRef, verdicts: SchemaRef) -> Result<Self> {
+impl Files {
+    /// Starts the files of a fragment.
+    pub fn create(
+        context: &Context<'_>,
+        index: usize,
+        rows: SchemaRef,
+        verdicts: SchemaRef,
+        edits: Option<SchemaRef>,
+    ) -> Result<Self> {
+        let create = |name: &str, schema: SchemaRef| {
+            TableSink::create(&context.out.path, &format!("{name}-{index:05}.parquet"), schema)
+        };
         Ok(Self {
-            kept: TableSink::create(&context.out.path, &format!("part-{index:05}.parquet"), rows)?,
-            verdicts: TableSink::create(&context.out.path, &format!("verdicts-{index:05}.parquet"), verdicts)?,
+            kept: create("part", rows)?,
+            verdicts: create("verdicts", verdicts)?,
+            edits: edits.map(|schema| create("edits", schema)).transpose()?,
         })
+    }
+
+    /// Starts the files of a fragment; `first` gives their columns.
+    pub fn of(context: &Context<'_>, index: usize, first: &Decided) -> Result<Self> {
+        let edits = first.edits.as_ref().map(RecordBatch::schema);
+        Self::create(context, index, first.rows.schema(), first.verdicts.schema(), edits)
+    }
+
+    /// Adds a batch.
+    pub fn write(&mut self, decided: &Decided) -> Result<()> {
+        self.kept.write(&filter_record_batch(&decided.rows, &decided.keep)?)?;
+        self.verdicts.write(&decided.verdicts)?;
+        if let (Some(sink), Some(rows)) = (&mut self.edits, &decided.edits) {
+            sink.write(rows)?;
+        }
+        Ok(())
+    }
+
+    /// Commits the files, in writing order.
+    pub fn finish(self) -> Result<Vec<FileEntry>> {
+        let mut entries = vec![self.kept.finish()?, self.verdicts.finish()?];
+        entries.extend(self.edits.map(TableSink::finish).transpose()?);
+        Ok(entries)
     }
 }
 

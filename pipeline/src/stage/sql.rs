@@ -23,7 +23,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SqlConfig {
-    /// A SELECT. Inputs are tables under their stage names, their verdicts are `<stage>_verdicts`. Rows are committed in
+    /// A SELECT. Inputs are tables under their stage names, their verdicts are `<stage>_verdicts`, their edits `<stage>_edits`. Rows are committed in
     /// ORDER BY order, else by `id`, else by all columns.
     pub query: String,
     /// Allows windows and cross joins, whose memory no limit bounds.
@@ -50,9 +50,11 @@ pub fn select(context: &Context<'_>, query: &str, unbounded: bool) -> Result<Vec
         block_on(async {
             for input in &context.inputs {
                 register(&session, &input.name, &input.parts()).await?;
-                let verdicts = input.files("verdicts-");
-                if !verdicts.is_empty() {
-                    register(&session, &format!("{}_verdicts", input.name), &verdicts).await?;
+                for kind in ["verdicts", "edits"] {
+                    let files = input.files(&format!("{kind}-"));
+                    if !files.is_empty() {
+                        register(&session, &format!("{}_{kind}", input.name), &files).await?;
+                    }
                 }
             }
             let frame = read_only(&session, query).await?;
