@@ -30,6 +30,7 @@ fn one_and_two_threads_give_the_same_digest_for_every_stage_and_every_command_re
     lineage_goes_both_ways(&run_folder);
     the_report_is_one_file(&run_folder);
     the_export_is_a_hugging_face_folder(&run_folder);
+    a_run_that_never_came_to_its_end_is_read_in_plan_order(&run_folder, &first);
     damage_is_found(&run_folder);
 }
 
@@ -134,6 +135,19 @@ fn the_export_is_a_hugging_face_folder(run_folder: &Path) {
     {
         assert!(run_folder.join("model").join(file).is_file(), "no {file}");
     }
+}
+
+/// Revisions are written at the end: without one, links and the plan's order serve.
+fn a_run_that_never_came_to_its_end_is_read_in_plan_order(run_folder: &Path, digests: &str) {
+    std::fs::remove_dir_all(run_folder.join("history")).unwrap();
+    assert_eq!(stdout(&["verify", arg(run_folder)]), digests);
+    assert!(sql(run_folder, "SELECT count(*) FROM lang_all").ends_with("\n19\n"));
+    let id = sql(run_folder, "SELECT min(id) FROM shards WHERE split = 'train' AND stage = 'unique'");
+    let said = stdout(&["explain", arg(run_folder), id.lines().nth(1).unwrap(), "--forward"]);
+    assert!(said.contains("base") && said.contains("grpo"), "{said}");
+    let id = sql(run_folder, "SELECT min(id) FROM shards WHERE split = 'holdout' AND stage = 'unique'");
+    let said = stdout(&["explain", arg(run_folder), id.lines().nth(1).unwrap(), "--forward"]);
+    assert!(said.contains("bpe") && !said.contains("base"), "{said}");
 }
 
 fn damage_is_found(run_folder: &Path) {

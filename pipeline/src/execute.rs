@@ -41,6 +41,10 @@ pub struct RevisionStage {
     pub references: BTreeMap<String, Vec<String>>,
 }
 
+/// File in a run's folder with the names of the manifest's stages in plan order, written before the first stage starts: a run that
+/// has not come to its end yet is read by it.
+const ORDER: &str = "order.json";
+
 /// What a run did.
 #[derive(Debug, Default)]
 pub struct Summary {
@@ -73,6 +77,8 @@ pub fn run(
             least >> 20
         )));
     }
+    let order: Vec<&str> = manifest.stages.iter().map(|s| s.name.as_str()).collect();
+    durable::commit_json(run, ORDER, &order)?;
     let mut summary = Summary::default();
     let mut done: BTreeMap<String, Dataset> = BTreeMap::new();
     for stage in manifest.stages.iter().filter(|s| wanted.contains(&s.name)) {
@@ -240,7 +246,9 @@ fn linked(run: &Path) -> Result<Vec<(RevisionStage, Dataset)>> {
         .map(|e| e.file_name().to_string_lossy().into_owned())
         .collect();
     names.retain(|n| !n.starts_with('.'));
-    names.sort();
+    let order: Vec<String> =
+        std::fs::read(run.join(ORDER)).ok().and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default();
+    names.sort_by_key(|n| (order.iter().position(|o| o == n).unwrap_or(order.len()), n.clone()));
     let mut found = Vec::new();
     for name in names {
         let path = std::fs::canonicalize(run.join(&name)).map_err(Error::io("follow", run.join(&name)))?;

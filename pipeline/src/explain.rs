@@ -72,7 +72,10 @@ pub fn forward(run: &Path, id: &str) -> Result<Vec<Value>> {
             let from: Vec<&String> = needs.filter(|n| holding.contains(*n)).collect();
             let is_table = !dataset.parts().is_empty();
             if !rows.is_empty() || !derived.is_empty() {
-                holding.insert(stage.name.clone());
+                // Models are trained on the split `train` alone: held-out tokens reach none.
+                if rows.is_empty() || rows.iter().any(|r| r.get("split").and_then(Value::as_str) != Some("holdout")) {
+                    holding.insert(stage.name.clone());
+                }
             } else if !is_table && !from.is_empty() {
                 holding.insert(stage.name.clone());
                 places.push(json!({ "stage": stage.name, "kind": stage.kind, "through": from }));
