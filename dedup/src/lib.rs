@@ -14,6 +14,7 @@
 
 mod config;
 mod decontaminate;
+mod fineweb;
 mod lsh;
 mod minhash;
 mod normalise;
@@ -22,6 +23,7 @@ mod shingle;
 
 pub use config::{ConfigError, DedupConfig, Method};
 pub use decontaminate::{EvaluationSet, Overlap};
+pub use fineweb::{FinewebHash, FinewebHasher, FinewebShingler, simplify};
 pub use lsh::{Candidate, Overflow, bucket_pairs, candidates, merge_pairs};
 pub use minhash::Hasher;
 pub use normalise::{exact_key, normalise, text_hash};
