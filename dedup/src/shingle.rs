@@ -44,6 +44,16 @@ impl Shingler {
         hashes.dedup();
         hashes
     }
+
+    /// How many words the last text had.
+    pub fn words(&self) -> usize {
+        self.words.len()
+    }
+
+    /// The last text as it was compared; see [`normalise`](crate::normalise()).
+    pub fn normalised(&self) -> &str {
+        &self.normalised
+    }
 }
 
 /// The shingles of one text; see [`Shingler::shingles`].

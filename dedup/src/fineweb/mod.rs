@@ -178,7 +178,9 @@ mod tests {
     fn a_text_with_fewer_words_than_a_shingle_has_no_signature() {
         let hasher = FinewebHasher::new(14, 8, 1);
         let mut shingler = FinewebShingler::new(5, FinewebHash::Xxhash);
-        for (text, count) in [("", 0), ("one", 0), ("one two three four", 0), ("1, 2, 3: four five", 1), ("你 好 世 界", 0)] {
+        for (text, count) in
+            [("", 0), ("one", 0), ("one two three four", 0), ("1, 2, 3: four five", 1), ("你 好 世 界", 0)]
+        {
             let shingles = shingler.shingles(text);
             assert_eq!(shingles.len(), count, "{text}");
             assert_eq!(hasher.signature(&shingles).len(), count * 112);
@@ -189,7 +191,8 @@ mod tests {
     #[test]
     fn shingles_are_hashes_of_words_joined_by_spaces() {
         let mut shingler = FinewebShingler::new(3, FinewebHash::Xxhash);
-        let wanted: Vec<u64> = ["i do nt", "do nt know", "nt know 0", "know 0 km"].map(|gram| xxh64(gram.as_bytes(), 0)).into();
+        let wanted: Vec<u64> =
+            ["i do nt", "do nt know", "nt know 0", "know 0 km"].map(|gram| xxh64(gram.as_bytes(), 0)).into();
         assert_eq!(shingler.shingles("I dont... know 12.5km"), wanted);
         assert_eq!((shingler.text(), shingler.words().len()), ("i do nt know 0 km", 6));
         assert_eq!(shingler.shingles_of_words(["i", "do", "nt", "know", "0", "km"]), wanted);
