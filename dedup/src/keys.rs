@@ -89,6 +89,16 @@ impl KeyEntry {
     pub fn new(key: u128, document: u32) -> Self {
         Self { key: [(key >> 64) as u64, key as u64], document }
     }
+
+    /// The key.
+    pub fn key(&self) -> u128 {
+        u128::from(self.key[0]) << 64 | u128::from(self.key[1])
+    }
+
+    /// The document's number in survivor order.
+    pub fn document(&self) -> u32 {
+        self.document
+    }
 }
 
 /// Writes into `first`, for each document of one partition of the keys, the first document with its key (possibly itself).
