@@ -11,9 +11,6 @@ use unicode_normalization::UnicodeNormalization;
 /// Separators that may stand between the digits of a number.
 const DECIMAL: [char; 7] = ['.', ',', '،', '٫', '⎖', '⎗', '⎘'];
 
-/// What becomes a space besides white space, beyond ASCII; in ASCII it is all punctuation and control characters.
-const PUNCTUATION: &str = "«´»–—’“”„…∶━►、。〈〉《》「」【】！％（），．１：；？～";
-
 /// The text as FineWeb compares it.
 pub fn simplify(text: &str) -> String {
     let mut out = String::new();
@@ -24,81 +21,116 @@ pub fn simplify(text: &str) -> String {
 /// [`simplify`] into a buffer, which is cleared first.
 pub(super) fn simplify_into(text: &str, out: &mut String) {
     out.clear();
-    out.reserve(text.len());
-    if text.is_ascii() {
-        spaced_ascii(text.as_bytes(), out);
+    // The lower case of a capital sigma depends on its neighbours; of other letters it does not.
+    let spaced = if text.contains('Σ') { spaced(&text.to_lowercase()) } else { spaced(text) };
+    if spaced.is_ascii() {
+        *out = spaced;
     } else {
-        // Lower case of a whole text: the form of a final sigma depends on its neighbours.
-        let mut spaced = String::with_capacity(text.len());
-        spaced_letters(&text.to_lowercase(), &mut spaced);
         decomposed(&spaced, out);
     }
-    // Marks can have stood alone at the end.
+    // Marks can have stood alone at an end.
     out.truncate(out.trim_end().len());
     let lead = out.len() - out.trim_start().len();
     out.drain(..lead);
 }
 
-fn spaced_ascii(text: &[u8], out: &mut String) {
-    let mut at = 0;
-    while at < text.len() {
-        let byte = text[at];
-        at += 1;
-        if byte.is_ascii_alphabetic() {
-            out.push(char::from(byte.to_ascii_lowercase()));
-        } else if byte.is_ascii_digit() {
-            let digits = |from: usize| text[from..].iter().take_while(|b| b.is_ascii_digit()).count();
-            at += digits(at);
-            if at + 1 < text.len() && matches!(text[at], b'.' | b',') && text[at + 1].is_ascii_digit() {
-                at += 1 + digits(at + 1);
-            }
-            out.push('0');
-        } else if !out.is_empty() && !out.ends_with(' ') {
-            out.push(' ');
+/// What an ASCII byte becomes: a letter in lower case, a digit itself, a space for all else.
+const ASCII: [u8; 128] = {
+    let mut table = [b' '; 128];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            table[byte as usize] = byte.to_ascii_lowercase();
         }
+        byte += 1;
+    }
+    table
+};
+
+/// Lower case, numbers, punctuation and white space; not yet decomposed.
+fn spaced(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out: Vec<u8> = Vec::with_capacity(bytes.len() + bytes.len() / 8);
+    let (mut at, mut last) = (0, b' ');
+    while at < bytes.len() {
+        if bytes[at].is_ascii_digit() {
+            at = behind_number(text, at);
+            out.push(b'0');
+            last = b'0';
+        } else if bytes[at].is_ascii() {
+            // Up to the next digit or other letter, as in `crate::normalise`: stored always, kept or not.
+            let end =
+                bytes[at..].iter().position(|b| !b.is_ascii() || b.is_ascii_digit()).map_or(bytes.len(), |n| at + n);
+            let start = out.len();
+            out.resize(start + end - at, 0);
+            let (room, mut used) = (&mut out[start..], 0);
+            for &byte in &bytes[at..end] {
+                let written = ASCII[usize::from(byte & 127)];
+                room[used] = written;
+                used += usize::from(written != b' ' || last != b' ');
+                last = written;
+            }
+            out.truncate(start + used);
+            at = end;
+        } else {
+            let letter = text[at..].chars().next().expect("the loop ends at the end of the text");
+            let end = at + letter.len_utf8();
+            if is_space(letter) {
+                if last != b' ' {
+                    out.push(b' ');
+                }
+                last = b' ';
+            } else if DIGITS.has(letter) {
+                out.push(b'0');
+                last = b'0';
+            } else {
+                for lower in letter.to_lowercase() {
+                    out.extend_from_slice(lower.encode_utf8(&mut [0; 4]).as_bytes());
+                }
+                last = b'a';
+            }
+            at = if DIGITS.has(letter) { behind_number(text, at) } else { end };
+        }
+    }
+    String::from_utf8(out).expect("only whole characters were written")
+}
+
+/// Where the number that starts at `at` ends: digits, and if a separator and more digits follow, those.
+fn behind_number(text: &str, at: usize) -> usize {
+    let digits = |from: usize| text[from..].find(|l| !is_digit(l)).map_or(text.len(), |n| from + n);
+    let end = digits(at);
+    let separator = text[end..].chars().next().filter(|l| DECIMAL.contains(l)).map_or(0, char::len_utf8);
+    if separator > 0 {
+        Some(digits(end + separator)).filter(|more| *more > end + separator).unwrap_or(end)
+    } else {
+        end
     }
 }
 
-fn spaced_letters(lower: &str, out: &mut String) {
-    let mut letters = lower.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if is_digit(letter) {
-            while letters.next_if(|l| is_digit(*l)).is_some() {}
-            let mut ahead = letters.clone();
-            if ahead.next().is_some_and(|l| DECIMAL.contains(&l)) && ahead.next().is_some_and(is_digit) {
-                letters = ahead;
-                while letters.next_if(|l| is_digit(*l)).is_some() {}
-            }
-            out.push('0');
-        } else if !is_space(letter) {
-            out.push(letter);
-        } else if !out.is_empty() && !out.ends_with(' ') {
-            out.push(' ');
-        }
-    }
-    out.truncate(out.trim_end().len());
-}
-
-/// White space, or punctuation that is taken for it.
+/// White space beyond ASCII, or punctuation that is taken for it.
 fn is_space(letter: char) -> bool {
     match letter {
-        '\0'..='\u{7f}' => !letter.is_ascii_alphanumeric(),
         '\u{80}'..='\u{9f}' => true,
-        _ => letter.is_whitespace() || PUNCTUATION.contains(letter),
+        '«' | '»' | '´' | '–' | '—' | '’' | '“' | '”' | '„' | '…' | '∶' | '━' | '►' => true,
+        '、' | '。' | '〈' | '〉' | '《' | '》' | '「' | '」' | '【' | '】' => true,
+        '！' | '％' | '（' | '）' | '，' | '．' | '：' | '；' | '？' | '～' => true,
+        _ => letter.is_whitespace(),
     }
 }
 
 fn decomposed(spaced: &str, out: &mut String) {
-    // Characters that are their own decomposition end a run; all between is decomposed together.
-    let mut run = 0;
-    for (at, letter) in spaced.char_indices() {
-        if letter.is_ascii() || matches!(letter, '\u{4e00}'..='\u{9fff}') {
-            out.extend(spaced[run..at].nfd().filter(|l| !NON_SPACING.has(*l)));
-            out.push(letter);
-            run = at + letter.len_utf8();
-        }
+    // Characters that are their own decomposition part runs; all of a run is decomposed together.
+    let is_itself = |letter: char| letter.is_ascii() || matches!(letter, '\u{4e00}'..='\u{9fff}');
+    let mut rest = spaced;
+    while !rest.is_empty() {
+        let ascii = rest.bytes().position(|byte| !byte.is_ascii()).unwrap_or(rest.len());
+        let plain = ascii + rest[ascii..].find(|letter| !is_itself(letter)).unwrap_or(rest.len() - ascii);
+        out.push_str(&rest[..plain]);
+        rest = &rest[plain..];
+        let run = rest.find(is_itself).unwrap_or(rest.len());
+        out.extend(rest[..run].nfd().filter(|l| !NON_SPACING.has(*l)));
+        rest = &rest[run..];
     }
-    out.extend(spaced[run..].nfd().filter(|l| !NON_SPACING.has(*l)));
 }
 
 fn is_digit(letter: char) -> bool {
@@ -174,12 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn ascii_and_other_texts_take_the_same_way() {
-        let text = "A 1.5 b-c 2,x ..3 (d) \x07 4.4.4";
-        let (mut ascii, mut letters) = (String::new(), String::new());
-        spaced_ascii(text.as_bytes(), &mut ascii);
-        spaced_letters(&text.to_lowercase(), &mut letters);
-        assert_eq!(ascii.trim_end(), letters);
+    fn numbers_end_where_a_second_separator_stands() {
+        let text = "A 1.5 b-c 2,x ..3 (d) \x07 4.4.4 5٫6,7 ٣،1é2. ";
+        assert_eq!(simplify(text), "a 0 b c 0 x 0 d 0 0 0 0 0e0");
     }
 
     #[test]

@@ -132,18 +132,26 @@ fn ends(word: &[u8]) -> usize {
 /// Appends the byte range of every word.
 pub(super) fn english_words(simplified: &str, words: &mut Vec<(u32, u32)>) {
     words.clear();
-    let base = simplified.as_ptr() as usize;
     let may_split = &**MAY_SPLIT;
-    for piece in simplified.split(' ').filter(|piece| !piece.is_empty()) {
-        let start = (piece.as_ptr() as usize - base) as u32;
-        let bytes = piece.as_bytes();
-        let plain = bytes.iter().all(u8::is_ascii_lowercase);
-        if plain && (bytes.len() > 15 || may_split[ends(bytes)] >> bytes.len() & 1 == 0) {
-            words.push((start, start + piece.len() as u32));
+    let mut piece = |start: usize, end: usize, is_plain: bool| {
+        let bytes = &simplified.as_bytes()[start..end];
+        if bytes.is_empty() {
+        } else if is_plain && (bytes.len() > 15 || may_split[ends(bytes)] >> bytes.len() & 1 == 0) {
+            words.push((start as u32, end as u32));
         } else {
-            split(piece, start, words);
+            split(&simplified[start..end], start as u32, words);
+        }
+    };
+    let (mut start, mut is_plain) = (0, true);
+    for (at, &byte) in simplified.as_bytes().iter().enumerate() {
+        if byte == b' ' {
+            piece(start, at, is_plain);
+            (start, is_plain) = (at + 1, true);
+        } else {
+            is_plain &= byte.is_ascii_lowercase();
         }
     }
+    piece(start, simplified.len(), is_plain);
 }
 
 fn split(piece: &str, start: u32, words: &mut Vec<(u32, u32)>) {
