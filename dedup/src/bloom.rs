@@ -7,6 +7,8 @@
 //! Memory: 1.44 log2(1 / rate) bits an item: 1.2 bytes at 1 %, 1.8 at 0.1 %, 3.6 at 10^-6. Nothing seen is ever forgotten, so no
 //! repeat is missed; filters of one shape can be joined, and the joined bits do not depend on the order.
 
+use crate::ConfigError;
+use crate::config::faults;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -59,6 +61,15 @@ pub enum BloomError {
 const MAGIC: &[u8; 8] = b"gmbloom1";
 
 impl BloomConfig {
+    /// Checks every range; returns all faults.
+    pub fn check(&self) -> Result<(), Vec<ConfigError>> {
+        let (items, rate) = (self.expected_items, self.false_positive_rate);
+        faults(&[
+            ("expected_items", items.to_string(), items >= 1, "1 or more"),
+            ("false_positive_rate", rate.to_string(), rate > 0.0 && rate <= 0.5, "above 0, at most 0.5"),
+        ])
+    }
+
     /// Bits and hash functions: `-n ln p / (ln 2)^2`, rounded up to whole 64-bit words, and `bits / n ln 2`, rounded.
     pub fn shape(&self) -> (u64, u32) {
         let ln2 = std::f64::consts::LN_2;
@@ -233,6 +244,12 @@ mod tests {
         let shape = |items, rate| BloomConfig { expected_items: items, false_positive_rate: rate }.shape();
         assert_eq!(shape(1_000_000, 0.01), (9_585_088, 7));
         assert_eq!(shape(1, 0.5), (64, 44));
+        assert_eq!(BloomConfig::default().check(), Ok(()));
+        let faults = BloomConfig { expected_items: 0, false_positive_rate: f64::NAN }.check().unwrap_err();
+        assert_eq!(
+            faults.iter().map(|fault| fault.field).collect::<Vec<_>>(),
+            ["expected_items", "false_positive_rate"]
+        );
         assert_eq!(shape(1_000_000, 1e-6).1, 20);
     }
 }

@@ -47,8 +47,8 @@ pub use shingle::{Shingler, jaccard, shingles};
 pub use sign::{Family, SignatureConfig, Signed, Signer};
 pub use slices::{ShingleSets, documents_of, merge_part, out_of_reach, pair_part, slices, verify_slice};
 pub use spans::{
-    Anchor, LEAST_SPAN_BYTES, Repeat, SpanVerifier, anchors, merge_spans, nominate, repeated_spans, seed_bytes,
-    surroundings,
+    Anchor, LEAST_SPAN_BYTES, Repeat, SpanConfig, SpanVerifier, anchors, merge_spans, nominate, repeated_spans,
+    seed_bytes, surroundings,
 };
 pub use units::{Unit, UnitConfig, UnitEntry, repeated_unit_spans, repeated_units, unit_entries, unit_spans};
 pub use url::{TRACKING_PARAMETERS, canonical_url};

@@ -13,12 +13,39 @@
 //! 3. what surrounds each nominated anchor ([`surroundings`]) is fetched, and [`SpanVerifier`] compares it;
 //! 4. [`merge_spans`] per text. [`repeated_spans`] is all of them in memory.
 
+use crate::ConfigError;
+use crate::config::faults;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Least `min_bytes` that makes sense: shorter stretches repeat in every language.
 pub const LEAST_SPAN_BYTES: usize = 8;
+
+/// Removes stretches of text that occur earlier in the corpus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpanConfig {
+    /// Least length of a stretch, in bytes of UTF-8; 8 or more.
+    pub min_bytes: usize,
+}
+
+impl Default for SpanConfig {
+    /// About the 50 tokens of Lee et al. 2022, §4.1, at four bytes a token.
+    fn default() -> Self {
+        Self { min_bytes: 200 }
+    }
+}
+
+impl SpanConfig {
+    /// Checks every range; returns all faults.
+    pub fn check(&self) -> Result<(), Vec<ConfigError>> {
+        let sound = (LEAST_SPAN_BYTES..1 << 20).contains(&self.min_bytes);
+        faults(&[("min_bytes", self.min_bytes.to_string(), sound, "8 to 1048575")])
+    }
+}
 
 /// A place whose seed is the least of some window, in 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +69,7 @@ pub struct Repeat {
     pub end: u32,
 }
 
-/// Length of the stretches that anchors are chosen from, half a window: a text that repeats less than this costs nothing.
+/// Length of the stretches that anchors are chosen from, half a window: what repeats in shorter stretches is not looked at.
 pub fn seed_bytes(min_bytes: usize) -> usize {
     min_bytes / 2
 }
@@ -366,5 +393,7 @@ mod tests {
         let spans: Vec<_> = texts.iter().zip(&mut repeats).map(|(text, repeats)| merge_spans(text, repeats)).collect();
         assert_eq!(spans, repeated_spans(&texts, 16));
         assert_eq!(size_of::<Anchor>(), 16);
+        assert_eq!(SpanConfig::default().check(), Ok(()));
+        assert!(SpanConfig { min_bytes: 7 }.check().is_err());
     }
 }

@@ -9,7 +9,8 @@
 //! Memory: [`UnitEntry`] is 24 bytes, for the units of one partition. CCNet (Wenzek et al. 2020, §3.1: normalised paragraphs),
 //! Dolma (Soldaini et al. 2024, paragraphs).
 
-use crate::{exact_key, normalise};
+use crate::config::faults;
+use crate::{ConfigError, exact_key, normalise};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -42,6 +43,13 @@ pub struct UnitConfig {
 impl Default for UnitConfig {
     fn default() -> Self {
         Self { unit: Unit::Paragraph, min_bytes: 40, normalise: false }
+    }
+}
+
+impl UnitConfig {
+    /// Checks every range; returns all faults.
+    pub fn check(&self) -> Result<(), Vec<ConfigError>> {
+        faults(&[("min_bytes", self.min_bytes.to_string(), self.min_bytes >= 1, "1 or more")])
     }
 }
 
@@ -208,6 +216,8 @@ mod tests {
             }
         }
         assert_eq!(found, wanted);
+        assert_eq!(UnitConfig::default().check(), Ok(()));
+        assert!(UnitConfig { min_bytes: 0, ..config }.check().is_err());
         assert!(wanted.len() > 100 && size_of::<UnitEntry>() == 24);
     }
 }
