@@ -2,6 +2,7 @@
 //!
 //! In: the manifest. Out: [`DedupConfig`], checked. Left to others: what `survivor` means (it is SQL).
 
+use crate::{Family, SignatureConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,10 +87,22 @@ impl DedupConfig {
             ("min_jaccard", self.min_jaccard.to_string(), (0.0..=1.0).contains(&self.min_jaccard), "0 to 1"),
             ("max_candidates", self.max_candidates.to_string(), self.max_candidates >= 1, "1 or more"),
         ];
-        let faults = rows.into_iter().filter(|(_, _, sound, _)| !sound);
-        let faults: Vec<_> = faults.map(|(field, got, _, expected)| ConfigError { field, got, expected }).collect();
-        if faults.is_empty() { Ok(()) } else { Err(faults) }
+        faults(&rows)
     }
+
+    /// What decides a document's signature, in one of the families.
+    pub fn signatures(&self, family: Family) -> SignatureConfig {
+        let Self { ngram, bands, rows, seed, .. } = *self;
+        SignatureConfig { family, ngram, bands, rows, seed }
+    }
+}
+
+/// The faults among rows of (field, its value, whether it is sound, its range).
+pub(crate) fn faults(rows: &[(&'static str, String, bool, &'static str)]) -> Result<(), Vec<ConfigError>> {
+    let faults = rows.iter().filter(|(_, _, sound, _)| !sound);
+    let error = |&(field, ref got, _, expected): &(_, String, _, _)| ConfigError { field, got: got.clone(), expected };
+    let faults: Vec<_> = faults.map(error).collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 #[cfg(test)]

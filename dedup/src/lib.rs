@@ -12,18 +12,43 @@
 //!
 //! Broder 1997 (resemblance, MinHash); Leskovec, Rajaraman & Ullman, *Mining of Massive Datasets*, ch. 3 (banding).
 
+mod bloom;
+mod cluster;
 mod config;
 mod decontaminate;
+mod fineweb;
+mod index;
+mod keys;
 mod lsh;
 mod minhash;
 mod normalise;
+mod rehydrate;
 mod resolve;
 mod shingle;
+mod sign;
+mod slices;
+mod spans;
+mod units;
+mod url;
 
+pub use bloom::{Bloom, BloomConfig, BloomError};
+pub use cluster::{Components, Removal, Stars, cluster_sizes, follow_equal};
 pub use config::{ConfigError, DedupConfig, Method};
 pub use decontaminate::{EvaluationSet, Overlap};
+pub use fineweb::{FinewebHash, FinewebHasher, FinewebShingler, simplify};
+pub use index::{Index, IndexBuilder, IndexError, Known, find_known};
+pub use keys::{ExactBy, KeyEntry, MatchedBy, key_by, mark_equal, unmarked};
 pub use lsh::{Candidate, Overflow, bucket_pairs, candidates, merge_pairs};
 pub use minhash::Hasher;
 pub use normalise::{exact_key, normalise, text_hash};
+pub use rehydrate::{FINEWEB2_WEIGHTS, measured_weights, rehydration_weight};
 pub use resolve::{Edge, Outcome, collapse, resolve, resolve_edges, verify};
 pub use shingle::{Shingler, jaccard, shingles};
+pub use sign::{Family, SignatureConfig, Signed, Signer};
+pub use slices::{ShingleSets, documents_of, merge_part, out_of_reach, pair_part, slices, verify_slice};
+pub use spans::{
+    Anchor, LEAST_SPAN_BYTES, Repeat, SpanConfig, SpanVerifier, anchors, merge_spans, nominate, repeated_spans,
+    seed_bytes, surroundings,
+};
+pub use units::{Unit, UnitConfig, UnitEntry, repeated_unit_spans, repeated_units, unit_entries, unit_spans};
+pub use url::{TRACKING_PARAMETERS, canonical_url};

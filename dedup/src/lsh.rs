@@ -55,8 +55,16 @@ pub fn bucket_pairs(entries: &[(u64, u32)], max_candidates: usize, pairs: &mut V
 /// Pairs of all bands and partitions, in any order, as candidates sorted by (a, b).
 pub fn merge_pairs(mut pairs: Vec<u64>) -> Vec<Candidate> {
     pairs.sort_unstable();
-    let runs = pairs.chunk_by(|x, y| x == y);
-    runs.map(|run| Candidate { a: (run[0] >> 32) as u32, b: run[0] as u32, shared_bands: run.len() as u32 }).collect()
+    merge_runs(&pairs, |pair| ((pair >> 32) as u32, pair as u32))
+}
+
+/// Sorted pairs as candidates, equal ones counted; `split` gives (a, b) of a pair.
+pub(crate) fn merge_runs(pairs: &[u64], split: impl Fn(u64) -> (u32, u32)) -> Vec<Candidate> {
+    let candidate = |run: &[u64]| {
+        let (a, b) = split(run[0]);
+        Candidate { a, b, shared_bands: run.len() as u32 }
+    };
+    pairs.chunk_by(|x, y| x == y).map(candidate).collect()
 }
 
 /// All candidates of all bands, sorted by (a, b), and what full buckets left out; see [`bucket_pairs`].

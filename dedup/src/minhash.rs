@@ -76,10 +76,23 @@ fn splitmix64(state: &mut u64) -> u64 {
 /// Minima of [`LANES`] functions over all shingles. Integer arithmetic: the same on every machine.
 fn minima(shingles: &[u64], multipliers: &[u32; LANES], masks: &[u32; LANES]) -> [u32; LANES] {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the CPU has AVX2, which is all that the function asks for.
-        return unsafe { minima_avx2(shingles, multipliers, masks) };
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            // SAFETY: the CPU has AVX-512 F, which is all that the function asks for.
+            return unsafe { minima_avx512(shingles, multipliers, masks) };
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the CPU has AVX2, which is all that the function asks for.
+            return unsafe { minima_avx2(shingles, multipliers, masks) };
+        }
     }
+    minima_loop(shingles, multipliers, masks)
+}
+
+/// [`minima_loop`] compiled for AVX-512: sixteen lanes to an instruction.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn minima_avx512(shingles: &[u64], multipliers: &[u32; LANES], masks: &[u32; LANES]) -> [u32; LANES] {
     minima_loop(shingles, multipliers, masks)
 }
 
@@ -125,6 +138,12 @@ mod tests {
             assert_eq!(Some(found), hashes.min());
         }
         assert_eq!(minima_loop(&set, &hasher.multipliers[0], &hasher.masks[0])[..], signature[..LANES]);
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: as in `minima`.
+            let found = unsafe { minima_avx2(&set, &hasher.multipliers[0], &hasher.masks[0]) };
+            assert_eq!(found[..], signature[..LANES]);
+        }
         assert_eq!(Hasher::new(1, 2, 3).signature(&set), signature[..2]);
         assert_ne!(Hasher::new(5, 9, 4).signature(&set), signature);
     }

@@ -44,87 +44,83 @@ pub fn normalise(text: &str) -> String {
 /// [`normalise`] into a buffer, which is cleared first.
 pub(crate) fn normalise_into(text: &str, out: &mut String) {
     out.clear();
-    out.reserve(text.len());
-    let mut last = Last::Start;
+    let mut bytes = std::mem::take(out).into_bytes();
+    // What was written last; a space at the start, so that none is written there.
+    let mut last = b' ';
     let mut rest = text;
     while !rest.is_empty() {
         let ascii = rest.bytes().position(|byte| !byte.is_ascii()).unwrap_or(rest.len());
-        for byte in rest[..ascii].bytes() {
-            last = push(out, last, ASCII[usize::from(byte)], char::from(byte.to_ascii_lowercase()));
-        }
+        last = push_ascii(&rest.as_bytes()[..ascii], last, &mut bytes);
         rest = &rest[ascii..];
         let other = rest.bytes().position(|byte| byte.is_ascii()).unwrap_or(rest.len());
         for letter in rest[..other].chars() {
-            last = push_other(out, last, letter);
+            last = push_other(letter, last, &mut bytes);
         }
         rest = &rest[other..];
     }
-    if out.ends_with(' ') {
-        out.pop();
+    if bytes.last() == Some(&b' ') {
+        bytes.pop();
     }
+    *out = String::from_utf8(bytes).expect("only whole characters were written");
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Letter,
-    Digit,
-    Other,
-}
-
-/// What was written last.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Last {
-    Start,
-    Space,
-    Digit,
-    Letter,
-}
-
-const ASCII: [Class; 128] = {
-    let mut table = [Class::Other; 128];
+/// What an ASCII byte is written as: a letter in lower case, `0` for a digit, a space for all else.
+const ASCII: [u8; 256] = {
+    let mut table = [b' '; 256];
     let mut byte = 0_u8;
     while byte < 128 {
         if byte.is_ascii_alphabetic() {
-            table[byte as usize] = Class::Letter;
+            table[byte as usize] = byte.to_ascii_lowercase();
         } else if byte.is_ascii_digit() {
-            table[byte as usize] = Class::Digit;
+            table[byte as usize] = b'0';
         }
         byte += 1;
     }
     table
 };
 
-#[inline]
-fn push(out: &mut String, last: Last, class: Class, lower: char) -> Last {
-    match (class, last) {
-        (Class::Letter, _) => {
-            out.push(lower);
-            Last::Letter
+/// Writes a stretch of ASCII; returns what was written last. A space or `0` is not written behind its like: the byte is
+/// stored in any case and the end moved or not, because a branch here is mispredicted at every word.
+fn push_ascii(ascii: &[u8], mut last: u8, out: &mut Vec<u8>) -> u8 {
+    let start = out.len();
+    out.resize(start + ascii.len(), 0);
+    let (room, mut end) = (&mut out[start..], 0);
+    for &byte in ascii {
+        let written = ASCII[usize::from(byte)];
+        room[end] = written;
+        end += usize::from(written != last || written > b'0');
+        last = written;
+    }
+    out.truncate(start + end);
+    last
+}
+
+fn push(written: char, last: u8, out: &mut Vec<u8>) -> u8 {
+    match written {
+        ' ' | '0' => {
+            if last != written as u8 {
+                out.push(written as u8);
+            }
+            written as u8
         }
-        (Class::Digit, Last::Digit) => last,
-        (Class::Digit, _) => {
-            out.push('0');
-            Last::Digit
-        }
-        (Class::Other, Last::Start | Last::Space) => last,
-        (Class::Other, _) => {
-            out.push(' ');
-            Last::Space
+        _ => {
+            out.extend_from_slice(written.encode_utf8(&mut [0; 4]).as_bytes());
+            b'a'
         }
     }
 }
 
-fn push_other(out: &mut String, mut last: Last, letter: char) -> Last {
+fn push_other(letter: char, mut last: u8, out: &mut Vec<u8>) -> u8 {
     // Han and Hangul have no case and no accents, and decomposing them costs most of the time.
     if matches!(letter, '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}') {
-        return push(out, last, Class::Letter, letter);
+        return push(letter, last, out);
     }
     for letter in letter.to_lowercase().nfd() {
         last = match letter {
             _ if canonical_combining_class(letter) != 0 => last,
-            _ if letter.is_numeric() => push(out, last, Class::Digit, '0'),
-            _ if is_letter(letter) => push(out, last, Class::Letter, letter),
-            _ => push(out, last, Class::Other, ' '),
+            _ if letter.is_numeric() => push('0', last, out),
+            _ if is_letter(letter) => push(letter, last, out),
+            _ => push(' ', last, out),
         };
     }
     last

@@ -44,6 +44,16 @@ impl Shingler {
         hashes.dedup();
         hashes
     }
+
+    /// How many words the last text had.
+    pub fn words(&self) -> usize {
+        self.words.len()
+    }
+
+    /// The last text as it was compared; see [`normalise`](crate::normalise()).
+    pub fn normalised(&self) -> &str {
+        &self.normalised
+    }
 }
 
 /// The shingles of one text; see [`Shingler::shingles`].
@@ -66,16 +76,26 @@ pub fn jaccard(a: &[u64], b: &[u64]) -> f64 {
 
 pub(crate) fn split_words(normalised: &str, words: &mut Vec<(u32, u32)>) {
     words.clear();
-    let mut start = 0;
-    for part in normalised.split(' ').filter(|part| !part.is_empty()) {
-        start = part.as_ptr() as usize - normalised.as_ptr() as usize;
-        if part.is_ascii() {
-            words.push((start as u32, (start + part.len()) as u32));
-        } else {
-            split_unspaced(part, start as u32, words);
+    let (mut start, mut is_ascii) = (0, true);
+    for (at, &byte) in normalised.as_bytes().iter().enumerate() {
+        is_ascii &= byte < 128;
+        if byte == b' ' {
+            push_word(normalised, start, at, is_ascii, words);
+            (start, is_ascii) = (at + 1, true);
         }
     }
-    debug_assert!(start <= normalised.len());
+    push_word(normalised, start, normalised.len(), is_ascii, words);
+}
+
+fn push_word(normalised: &str, start: usize, end: usize, is_ascii: bool, words: &mut Vec<(u32, u32)>) {
+    if start == end {
+        return;
+    }
+    if is_ascii {
+        words.push((start as u32, end as u32));
+    } else {
+        split_unspaced(&normalised[start..end], start as u32, words);
+    }
 }
 
 /// Splits a part without spaces before and after each character of an unspaced script.

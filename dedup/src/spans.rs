@@ -1,0 +1,399 @@
+//! Exact substrings: every stretch of at least `min_bytes` bytes that occurs earlier in the corpus.
+//!
+//! In: texts in survivor order. Out: byte spans to remove from each. Left to others: applying them (an edit), side files.
+//! A window is `min_bytes` bytes. A window is removed iff its bytes occur in an earlier document, or earlier in the same one
+//! without overlap; the first occurrence stays. Spans are unions of such windows, moved inwards to whole characters. This is
+//! what a suffix array would find (Lee et al. 2022), with memory for one part of the corpus at a time.
+//!
+//! Winnowing (Schleimer, Wilkerson & Aiken 2003): of the hashes of all stretches of [`seed_bytes`] in a window the least is
+//! its anchor. Equal windows have equal anchors at the same place, so only places of equal anchors are compared, and those
+//! byte by byte: hashes nominate, they never decide. The steps:
+//! 1. [`anchors`] per text, into side files partitioned by key: about `4 / min_bytes` anchors of 16 bytes for each byte;
+//! 2. [`nominate`] per partition drops anchors that occur once, which are most;
+//! 3. what surrounds each nominated anchor ([`surroundings`]) is fetched, and [`SpanVerifier`] compares it;
+//! 4. [`merge_spans`] per text. [`repeated_spans`] is all of them in memory.
+
+use crate::ConfigError;
+use crate::config::faults;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::ops::Range;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Least `min_bytes` that makes sense: shorter stretches repeat in every language.
+pub const LEAST_SPAN_BYTES: usize = 8;
+
+/// Removes stretches of text that occur earlier in the corpus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpanConfig {
+    /// Least length of a stretch, in bytes of UTF-8; 8 or more.
+    pub min_bytes: usize,
+}
+
+impl Default for SpanConfig {
+    /// About the 50 tokens of Lee et al. 2022, §4.1, at four bytes a token.
+    fn default() -> Self {
+        Self { min_bytes: 200 }
+    }
+}
+
+impl SpanConfig {
+    /// Checks every range; returns all faults.
+    pub fn check(&self) -> Result<(), Vec<ConfigError>> {
+        let sound = (LEAST_SPAN_BYTES..1 << 20).contains(&self.min_bytes);
+        faults(&[("min_bytes", self.min_bytes.to_string(), sound, "8 to 1048575")])
+    }
+}
+
+/// A place whose seed is the least of some window, in 16 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Anchor {
+    /// Hash of the seed.
+    pub key: u64,
+    /// The document, numbered in survivor order.
+    pub document: u32,
+    /// Where the seed starts, bytes.
+    pub position: u32,
+}
+
+/// A stretch that occurs earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Repeat {
+    /// The document, numbered in survivor order.
+    pub document: u32,
+    /// Where the stretch starts, bytes.
+    pub start: u32,
+    /// Where it ends.
+    pub end: u32,
+}
+
+/// Length of the stretches that anchors are chosen from, half a window: what repeats in shorter stretches is not looked at.
+pub fn seed_bytes(min_bytes: usize) -> usize {
+    min_bytes / 2
+}
+
+/// Appends the anchors of a text, ascending by position; none if it is shorter than `min_bytes`. A run of one byte has an
+/// anchor at every place.
+pub fn anchors(text: &[u8], document: u32, min_bytes: usize, into: &mut Vec<Anchor>) {
+    assert!(min_bytes >= LEAST_SPAN_BYTES, "windows have at least {LEAST_SPAN_BYTES} bytes");
+    assert!(text.len() < 1 << 31, "a text of {} bytes is not one document", text.len());
+    let seed = seed_bytes(min_bytes);
+    if text.len() < min_bytes {
+        return;
+    }
+    let places = min_bytes - seed + 1;
+    // Places that can still be the least of a window, hashes ascending; of equal hashes the first counts.
+    let mut least: std::collections::VecDeque<(u64, u32)> = std::collections::VecDeque::with_capacity(places);
+    let mut last = None;
+    for (at, key) in rolling(text, seed).enumerate() {
+        while least.back().is_some_and(|&(other, _)| other > key) {
+            least.pop_back();
+        }
+        least.push_back((key, at as u32));
+        if least[0].1 as usize + places <= at {
+            least.pop_front();
+        }
+        if at + 1 >= places && last != Some(least[0].1) {
+            let (key, position) = least[0];
+            into.push(Anchor { key, document, position });
+            last = Some(position);
+        }
+    }
+}
+
+/// Hash of every stretch of `seed` bytes: a polynomial modulo 2^64, mixed because its low bits are weak.
+fn rolling(text: &[u8], seed: usize) -> impl Iterator<Item = u64> {
+    const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
+    let value = |byte: u8| u64::from(byte) + 1;
+    let leaving = (0..seed).fold(1_u64, |power, _| power.wrapping_mul(BASE));
+    let first = text[..seed].iter().fold(0_u64, |hash, &byte| hash.wrapping_mul(BASE).wrapping_add(value(byte)));
+    let rest = text[seed..].iter().zip(text).scan(first, move |hash, (&entering, &left)| {
+        let moved = hash.wrapping_mul(BASE).wrapping_add(value(entering));
+        *hash = moved.wrapping_sub(value(left).wrapping_mul(leaving));
+        Some(*hash)
+    });
+    std::iter::once(first).chain(rest).map(|hash| {
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        mixed ^ (mixed >> 32)
+    })
+}
+
+/// Sorts the anchors of one key partition and drops those whose key occurs once.
+pub fn nominate(anchors: &mut Vec<Anchor>) {
+    anchors.sort_unstable();
+    anchors.dedup();
+    let mut held = 0;
+    let mut start = 0;
+    while start < anchors.len() {
+        let run = anchors[start..].iter().take_while(|anchor| anchor.key == anchors[start].key).count();
+        if run > 1 {
+            anchors.copy_within(start..start + run, held);
+            held += run;
+        }
+        start += run;
+    }
+    anchors.truncate(held);
+}
+
+/// What has to be fetched around an anchor: every window that holds its seed.
+pub fn surroundings(position: u32, text_bytes: usize, min_bytes: usize) -> Range<usize> {
+    let reach = min_bytes - seed_bytes(min_bytes);
+    let position = position as usize;
+    position.saturating_sub(reach)..(position + min_bytes).min(text_bytes)
+}
+
+/// Compares what surrounds the anchors of one key after the other.
+#[derive(Clone, Debug)]
+pub struct SpanVerifier {
+    min_bytes: usize,
+    last: Option<Anchor>,
+    /// Surroundings of the current key in which a window occurred first.
+    held: Vec<Surroundings>,
+    /// First occurrence of each window: which of `held`, and where in it. Keyed by hash, and by how many other windows of
+    /// that hash came before.
+    windows: HashMap<(u64, u32), (u32, u32)>,
+    /// Which of `held` are there whole, by hash, in the same way.
+    wholes: HashMap<(u64, u32), u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Surroundings {
+    bytes: Vec<u8>,
+    document: u32,
+    /// Where they start in their document.
+    start: u32,
+    /// How far into them the anchor is.
+    lead: u32,
+}
+
+impl SpanVerifier {
+    /// For windows of `min_bytes`.
+    pub fn new(min_bytes: usize) -> Self {
+        Self { min_bytes, last: None, held: Vec::new(), windows: HashMap::new(), wholes: HashMap::new() }
+    }
+
+    /// Takes the next nominated anchor, in the order of [`nominate`], and the text at its [`surroundings`]; appends what
+    /// occurs earlier. Memory: the different surroundings of one key.
+    pub fn push(&mut self, anchor: Anchor, around: &[u8], into: &mut Vec<Repeat>) {
+        assert!(self.last.is_none_or(|last| last < anchor), "anchors come in ascending order");
+        if self.last.is_none_or(|last| last.key != anchor.key) {
+            (self.held.clear(), self.windows.clear(), self.wholes.clear());
+        }
+        self.last = Some(anchor);
+        let (document, size) = (anchor.document, self.min_bytes as u32);
+        let lead = anchor.position.min(size - seed_bytes(self.min_bytes) as u32);
+        let start = anchor.position - lead;
+        let is_earlier = |other: &Surroundings, offset: u32, here: u32| {
+            other.document < document || other.start + offset + size <= here
+        };
+        if around.len() < self.min_bytes {
+            return;
+        }
+        let whole = self.same_whole(around, lead).map(|index| &self.held[index as usize]);
+        if whole.is_some_and(|other| is_earlier(other, 0, start)) {
+            // Every window of these surroundings occurs there, as far away as the first.
+            into.push(Repeat { document, start, end: start + around.len() as u32 });
+            return;
+        }
+        let index = self.held.len() as u32;
+        self.held.push(Surroundings { bytes: around.to_vec(), document, start, lead });
+        let mut is_new = false;
+        for (at, window) in (0..).zip(around.windows(self.min_bytes)) {
+            let (first, offset) = self.first_of(window, (index, at));
+            is_new |= (first, offset) == (index, at);
+            if is_earlier(&self.held[first as usize], offset, start + at) {
+                add(into, Repeat { document, start: start + at, end: start + at + size });
+            }
+        }
+        if is_new {
+            self.wholes.insert(self.slot_of_whole(around), index);
+        } else {
+            self.held.pop();
+        }
+    }
+
+    /// The first occurrence of a window, which is `place` if there was none before.
+    fn first_of(&mut self, window: &[u8], place: (u32, u32)) -> (u32, u32) {
+        let mut slot = (xxh3_64(window), 0);
+        loop {
+            let &mut (index, offset) = self.windows.entry(slot).or_insert(place);
+            if self.held[index as usize].bytes[offset as usize..].starts_with(window) {
+                return (index, offset);
+            }
+            slot.1 += 1;
+        }
+    }
+
+    fn same_whole(&self, around: &[u8], lead: u32) -> Option<u32> {
+        let hash = xxh3_64(around);
+        let same = |other: &Surroundings| other.lead == lead && other.bytes == around;
+        (0..).map_while(|n| self.wholes.get(&(hash, n)).copied()).find(|&index| same(&self.held[index as usize]))
+    }
+
+    fn slot_of_whole(&self, around: &[u8]) -> (u64, u32) {
+        let hash = xxh3_64(around);
+        (hash, (0..).take_while(|n| self.wholes.contains_key(&(hash, *n))).count() as u32)
+    }
+}
+
+/// Appends a repeat, or lets the last one grow if it lies on it.
+fn add(into: &mut Vec<Repeat>, repeat: Repeat) {
+    match into.last_mut() {
+        Some(last) if last.document == repeat.document && (last.start..=last.end).contains(&repeat.start) => {
+            last.end = last.end.max(repeat.end);
+        }
+        _ => into.push(repeat),
+    }
+}
+
+/// The spans of one text out of its repeats, in any order: joined, and moved inwards to whole characters.
+pub fn merge_spans(text: &str, repeats: &mut [Repeat]) -> Vec<Range<usize>> {
+    repeats.sort_unstable();
+    let mut spans: Vec<Range<usize>> = Vec::new();
+    for repeat in repeats.iter() {
+        let (start, end) = (repeat.start as usize, repeat.end as usize);
+        match spans.last_mut() {
+            Some(last) if start <= last.end => last.end = last.end.max(end),
+            _ => spans.push(start..end),
+        }
+    }
+    let inwards = |span: Range<usize>| {
+        let start = (span.start..).find(|&at| text.is_char_boundary(at)).expect("the end of a text is a boundary");
+        let end =
+            (0..=span.end).rev().find(|&at| text.is_char_boundary(at)).expect("the start of a text is a boundary");
+        (start < end).then_some(start..end)
+    };
+    spans.into_iter().filter_map(inwards).collect()
+}
+
+/// All steps in memory: the spans to remove from each text; texts come in survivor order.
+pub fn repeated_spans(texts: &[&str], min_bytes: usize) -> Vec<Vec<Range<usize>>> {
+    let mut nominated = Vec::new();
+    for (document, text) in texts.iter().enumerate() {
+        anchors(text.as_bytes(), document as u32, min_bytes, &mut nominated);
+    }
+    nominate(&mut nominated);
+    let (mut verifier, mut repeats) = (SpanVerifier::new(min_bytes), Vec::new());
+    for anchor in nominated {
+        let text = texts[anchor.document as usize].as_bytes();
+        verifier.push(anchor, &text[surroundings(anchor.position, text.len(), min_bytes)], &mut repeats);
+    }
+    repeats.sort_unstable();
+    let spans = texts.iter().enumerate().map(|(document, text)| {
+        let start = repeats.partition_point(|repeat| (repeat.document as usize) < document);
+        let end = repeats.partition_point(|repeat| repeat.document as usize <= document);
+        merge_spans(text, &mut repeats[start..end])
+    });
+    spans.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, window by window.
+    fn brute_force(texts: &[&str], size: usize) -> Vec<Vec<Range<usize>>> {
+        let occurs_earlier = |document: usize, window: &[u8], at: usize| {
+            let before =
+                texts[..document].iter().any(|text| text.as_bytes().windows(size).any(|other| other == window));
+            let own = texts[document].as_bytes();
+            before || (0..(at + 1).saturating_sub(size)).any(|start| &own[start..start + size] == window)
+        };
+        let spans = texts.iter().enumerate().map(|(document, text)| {
+            let windows = text.as_bytes().windows(size).enumerate();
+            let repeats = windows.filter(|(at, window)| occurs_earlier(document, window, *at));
+            let repeat = |(at, _): (usize, &[u8])| Repeat { document: 0, start: at as u32, end: (at + size) as u32 };
+            merge_spans(text, &mut repeats.map(repeat).collect::<Vec<_>>())
+        });
+        spans.collect()
+    }
+
+    #[test]
+    fn a_repeated_stretch_is_found_where_it_stands() {
+        let texts = ["once upon a time there was a mill", "a tale: once upon a time there was a king", "a mill"];
+        let spans = repeated_spans(&texts, 12);
+        assert_eq!(spans[0], []);
+        assert_eq!(
+            spans[1].iter().map(|span| &texts[1][span.clone()]).collect::<Vec<_>>(),
+            ["once upon a time there was a "]
+        );
+        assert_eq!(spans[2], []);
+        assert_eq!(repeated_spans(&[], 12), Vec::<Vec<_>>::new());
+        assert_eq!(repeated_spans(&["", "", "x"], 12), [[], [], []]);
+    }
+
+    #[test]
+    fn spans_hold_whole_characters() {
+        let texts = ["世界你好吗", "間界你好吗朋友"];
+        let spans = repeated_spans(&texts, 9);
+        assert_eq!(&texts[1][spans[1][0].clone()], "界你好吗");
+        // The characters before them end in different bytes but share others: windows cut through them.
+        assert_eq!(spans, brute_force(&texts, 9));
+    }
+
+    #[test]
+    fn the_first_of_a_run_stays() {
+        let text = "a".repeat(100);
+        assert_eq!(repeated_spans(&[&text], 10), [vec![10..100]]);
+        assert_eq!(repeated_spans(&[&text], 10), brute_force(&[&text], 10));
+    }
+
+    #[test]
+    fn spans_are_those_of_brute_force_on_random_corpora() {
+        let mut state = 17_u64;
+        let mut random = |most: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % most
+        };
+        let mut removed = 0;
+        for round in 0..150 {
+            let letters: Vec<char> = ["ab", "abcdefgh", "aé世\u{1f600}"][round % 3].chars().collect();
+            let mut texts: Vec<String> = Vec::new();
+            for _ in 0..1 + random(8) {
+                let mut text = String::new();
+                for _ in 0..random(5) {
+                    if texts.is_empty() || random(2) == 0 {
+                        text.extend((0..random(40)).map(|_| letters[random(letters.len())]));
+                    } else {
+                        let other: Vec<char> = texts[random(texts.len())].chars().collect();
+                        let start = random(other.len() + 1);
+                        text.extend(&other[start..start + random(other.len() - start + 1)]);
+                    }
+                }
+                texts.push(text);
+            }
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let size = LEAST_SPAN_BYTES + random(20);
+            let found = repeated_spans(&texts, size);
+            assert_eq!(found, brute_force(&texts, size), "{size} {texts:?}");
+            removed += found.iter().flatten().map(Range::len).sum::<usize>();
+        }
+        assert!(removed > 5_000, "{removed}");
+    }
+
+    #[test]
+    fn key_partitions_in_any_order_give_the_same_spans() {
+        let texts: Vec<String> =
+            (0..30).map(|n| format!("{n} {} {n}", "the miller's tale ".repeat(1 + n % 3))).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let (mut all, mut repeats) = (Vec::new(), vec![Vec::new(); texts.len()]);
+        texts.iter().enumerate().for_each(|(n, text)| anchors(text.as_bytes(), n as u32, 16, &mut all));
+        for partition in (0..5).rev() {
+            let mut part: Vec<Anchor> = all.iter().copied().filter(|anchor| anchor.key % 5 == partition).collect();
+            nominate(&mut part);
+            let (mut verifier, mut found) = (SpanVerifier::new(16), Vec::new());
+            for anchor in part {
+                let text = texts[anchor.document as usize].as_bytes();
+                verifier.push(anchor, &text[surroundings(anchor.position, text.len(), 16)], &mut found);
+            }
+            found.into_iter().for_each(|repeat| repeats[repeat.document as usize].push(repeat));
+        }
+        let spans: Vec<_> = texts.iter().zip(&mut repeats).map(|(text, repeats)| merge_spans(text, repeats)).collect();
+        assert_eq!(spans, repeated_spans(&texts, 16));
+        assert_eq!(size_of::<Anchor>(), 16);
+        assert_eq!(SpanConfig::default().check(), Ok(()));
+        assert!(SpanConfig { min_bytes: 7 }.check().is_err());
+    }
+}
