@@ -166,7 +166,7 @@ fn places(key: u128, words: usize, hashes: u32) -> impl Iterator<Item = (usize, 
     let (first, step) = ((key >> 64) as u64, key as u64 | 1);
     (0..u64::from(hashes)).map(move |n| {
         // A product's upper half spreads the hash evenly over the bits.
-        let bit = (u128::from(first.wrapping_add(step.wrapping_mul(n))) * bits >> 64) as u64;
+        let bit = ((u128::from(first.wrapping_add(step.wrapping_mul(n))) * bits) >> 64) as u64;
         ((bit / 64) as usize, 1 << (bit % 64))
     })
 }
@@ -219,7 +219,8 @@ mod tests {
         let config = BloomConfig { expected_items: 1000, false_positive_rate: 0.01 };
         let (a, b) = (filled(&config, 0..300), filled(&config, 300..700));
         let (mut one, mut other) = (a.clone(), b.clone());
-        (one.join(&b).unwrap(), other.join(&a).unwrap());
+        one.join(&b).unwrap();
+        other.join(&a).unwrap();
         assert_eq!(one.to_bytes(), other.to_bytes());
         assert_eq!(one.words, filled(&config, 0..700).words);
         let larger = Bloom::new(&BloomConfig { expected_items: 2000, ..config });

@@ -130,7 +130,7 @@ mod tests {
         for b in 1..documents {
             for a in 0..b {
                 *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                if (*state >> 33) % sparse == 0 {
+                if (*state >> 33).is_multiple_of(sparse) {
                     edges.push(edge(a, b, 0.8 + ((*state >> 20) % 4) as f64 / 20.0));
                 }
             }

@@ -15,6 +15,12 @@ pub enum Method {
     /// Equal texts, and texts whose sets of word n-grams are similar.
     #[default]
     Minhash,
+    /// No document: lines that occur earlier are cut out of texts.
+    Lines,
+    /// The same for paragraphs.
+    Paragraphs,
+    /// The same for any stretch of bytes.
+    Spans,
 }
 
 /// Removes documents that repeat a kept one.
@@ -22,9 +28,10 @@ pub enum Method {
 /// Equal texts are collapsed first. The rest are visited in survivor order; a document is removed if a kept document
 /// that shares a MinHash band with it has a Jaccard similarity of at least `min_jaccard`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct DedupConfig {
-    /// `"exact"`: equal texts only. `"minhash"`: near-duplicates too.
+    /// `"exact"`: equal texts only. `"minhash"`: near-duplicates too. `"lines"`, `"paragraphs"`, `"spans"`: what occurs earlier is
+    /// cut out of texts, and every cut is kept in `x_edits`.
     pub method: Method,
     /// Words per shingle (characters in scripts written without spaces), 1 or more. Larger is stricter.
     pub ngram: usize,

@@ -1,14 +1,33 @@
-//! Compares texts: exact duplicates, and near-duplicates nominated by MinHash-LSH and then verified.
+//! Compares texts: exact duplicates, near-duplicates nominated by MinHash-LSH and then verified, repeated lines, paragraphs
+//! and substrings.
 //!
 //! In: texts and a survivor order. Out: for every document whether it is kept, and if not, for which kept document and
-//! how similar the two are. Left to others: files, tables, the SQL of the survivor order, running steps in parallel.
+//! how similar the two are; or byte spans of a text to remove. Left to others: files, tables, the SQL of the survivor order,
+//! running steps in parallel.
 //!
-//! The steps, each a pure function over plain slices:
+//! Whole documents in memory, each step a pure function over plain slices:
 //! 1. [`exact_key`] per text; [`collapse`] keeps the first of each key;
 //! 2. [`Shingler::shingles`], [`Hasher::signature`] and [`Hasher::band_keys`] per text that is left;
 //! 3. [`bucket_pairs`] per band and key partition, [`merge_pairs`] over all of them (or [`candidates`] for both);
 //! 4. [`verify`] per slice of candidates, then [`resolve_edges`]. [`resolve`] is the same in one sequential pass: the
 //!    definition that the steps are tested against.
+//!
+//! The same in bounded memory; documents are numbered in survivor order:
+//!
+//! | step | side files | in memory |
+//! |---|---|---|
+//! | A [`Signer::sign`] per fragment | keys, shingles, band keys | one document |
+//! | exact: [`mark_equal`] per partition of the keys ([`key_by`], [`Signed::short`]) | | 24 bytes an entry of the partition; 4 a document |
+//! | B [`bucket_pairs`] per band and partition, only documents that are their own first | pairs, by [`pair_part`] | 16 bytes an entry of the partition |
+//! | C per part [`merge_part`], per slice of [`slices`] [`verify_slice`] | edges in order | 20 bytes a pair of the part, the sets of the slice; 4 a document for lengths |
+//! | D [`Stars::push`], or [`Components::join`] with `verify = false` | removals | 4 bytes a document |
+//! | [`follow_equal`], [`cluster_sizes`] | | 4 bytes a document |
+//!
+//! Together at most 16 bytes a document, 12 with `verify = false` (`tests/memory.rs` counts them), besides the partition, part
+//! or slice at hand. [`find_known`] compares with what earlier runs kept, between A and the rest.
+//!
+//! Inside texts: [`unit_entries`], [`repeated_units`], [`unit_spans`] for lines and paragraphs; [`anchors`], [`nominate`],
+//! [`SpanVerifier`], [`merge_spans`] for exact substrings; [`Bloom`] where a stated rate of errors is worth the memory.
 //!
 //! Broder 1997 (resemblance, MinHash); Leskovec, Rajaraman & Ullman, *Mining of Massive Datasets*, ch. 3 (banding).
 

@@ -7,7 +7,8 @@
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::canonical_combining_class;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use unicode_normalization::{IsNormalized, is_nfc_quick};
+use xxhash_rust::xxh3::xxh3_128;
 
 /// 128-bit key of the text as it is, byte for byte.
 pub fn text_hash(text: &str) -> u128 {
@@ -17,21 +18,50 @@ pub fn text_hash(text: &str) -> u128 {
 /// 128-bit key that is equal for texts that are equal after runs of white space become one space (none at the ends) and
 /// Unicode form NFC.
 pub fn exact_key(text: &str) -> u128 {
-    let mut hash = Xxh3::new();
-    let mut composed = String::new();
-    for (index, word) in text.split_whitespace().enumerate() {
+    let (spaced, is_composed) = spaced(text);
+    if is_composed {
+        return xxh3_128(spaced.as_bytes());
+    }
+    let mut composed = String::with_capacity(spaced.len());
+    for (index, word) in spaced.split(' ').enumerate() {
         if index > 0 {
-            hash.update(b" ");
+            composed.push(' ');
         }
-        if word.is_ascii() {
-            hash.update(word.as_bytes());
+        if word.is_ascii() || is_nfc_quick(word.chars()) == IsNormalized::Yes {
+            composed.push_str(word);
         } else {
-            composed.clear();
             composed.extend(word.nfc());
-            hash.update(composed.as_bytes());
         }
     }
-    hash.digest128()
+    xxh3_128(composed.as_bytes())
+}
+
+/// The text with one space for each run of white space, none at the ends; and whether it is certainly in form NFC.
+fn spaced(text: &str) -> (String, bool) {
+    let mut is_composed = true;
+    let mut bytes = Vec::with_capacity(text.len());
+    let (mut last, mut rest) = (b' ', text);
+    while !rest.is_empty() {
+        let ascii = rest.bytes().position(|byte| !byte.is_ascii()).unwrap_or(rest.len());
+        last = push_ascii::<false>(&rest.as_bytes()[..ascii], &SPACED, last, &mut bytes);
+        rest = &rest[ascii..];
+        let other = rest.bytes().position(|byte| byte.is_ascii()).unwrap_or(rest.len());
+        is_composed = is_composed && is_nfc_quick(rest[..other].chars()) == IsNormalized::Yes;
+        for letter in rest[..other].chars() {
+            if !letter.is_whitespace() {
+                bytes.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+                last = b'a';
+            } else if last != b' ' {
+                bytes.push(b' ');
+                last = b' ';
+            }
+        }
+        rest = &rest[other..];
+    }
+    if bytes.last() == Some(&b' ') {
+        bytes.pop();
+    }
+    (String::from_utf8(bytes).expect("only whole characters were written"), is_composed)
 }
 
 /// The text as it is compared: lower case, each run of digits `0`, letters without accents, everything else one space.
@@ -50,7 +80,7 @@ pub(crate) fn normalise_into(text: &str, out: &mut String) {
     let mut rest = text;
     while !rest.is_empty() {
         let ascii = rest.bytes().position(|byte| !byte.is_ascii()).unwrap_or(rest.len());
-        last = push_ascii(&rest.as_bytes()[..ascii], last, &mut bytes);
+        last = push_ascii::<true>(&rest.as_bytes()[..ascii], &COMPARED, last, &mut bytes);
         rest = &rest[ascii..];
         let other = rest.bytes().position(|byte| byte.is_ascii()).unwrap_or(rest.len());
         for letter in rest[..other].chars() {
@@ -64,31 +94,48 @@ pub(crate) fn normalise_into(text: &str, out: &mut String) {
     *out = String::from_utf8(bytes).expect("only whole characters were written");
 }
 
-/// What an ASCII byte is written as: a letter in lower case, `0` for a digit, a space for all else.
-const ASCII: [u8; 256] = {
+/// What an ASCII byte is compared as: a letter in lower case, [`DIGIT`] for a digit, a space for all else.
+const COMPARED: [u8; 256] = {
     let mut table = [b' '; 256];
     let mut byte = 0_u8;
     while byte < 128 {
         if byte.is_ascii_alphabetic() {
             table[byte as usize] = byte.to_ascii_lowercase();
         } else if byte.is_ascii_digit() {
-            table[byte as usize] = b'0';
+            table[byte as usize] = DIGIT;
         }
         byte += 1;
     }
     table
 };
 
-/// Writes a stretch of ASCII; returns what was written last. A space or `0` is not written behind its like: the byte is
-/// stored in any case and the end moved or not, because a branch here is mispredicted at every word.
-fn push_ascii(ascii: &[u8], mut last: u8, out: &mut Vec<u8>) -> u8 {
+/// What an ASCII byte is for [`exact_key`]: itself, white space a space.
+const SPACED: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = if byte >= b'\t' as usize && byte <= b'\r' as usize { b' ' } else { byte as u8 };
+        byte += 1;
+    }
+    table
+};
+
+/// Stands for a run of digits while [`COMPARED`] is written.
+const DIGIT: u8 = b'0';
+
+/// Writes a stretch of ASCII as `table` says; returns what was written last. A space is not written behind a space, with
+/// `DIGITS` nor a digit behind a digit: the byte is stored in any case and the end moved or not, because a branch here is
+/// mispredicted at every word.
+fn push_ascii<const DIGITS: bool>(ascii: &[u8], table: &[u8; 256], mut last: u8, out: &mut Vec<u8>) -> u8 {
     let start = out.len();
     out.resize(start + ascii.len(), 0);
     let (room, mut end) = (&mut out[start..], 0);
     for &byte in ascii {
-        let written = ASCII[usize::from(byte)];
+        let written = table[usize::from(byte)];
         room[end] = written;
-        end += usize::from(written != last || written > b'0');
+        // In `COMPARED` nothing but a space is below a digit.
+        let is_single = if DIGITS { written <= DIGIT } else { written == b' ' };
+        end += usize::from(written != last || !is_single);
         last = written;
     }
     out.truncate(start + end);

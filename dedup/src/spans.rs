@@ -18,6 +18,7 @@ use crate::config::faults;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -69,6 +70,9 @@ pub struct Repeat {
     pub end: u32,
 }
 
+/// Windows whose hashes are held at a time, so that a long text takes no more memory than a short one.
+const CHUNK_WINDOWS: usize = 1 << 14;
+
 /// Length of the stretches that anchors are chosen from, half a window: what repeats in shorter stretches is not looked at.
 pub fn seed_bytes(min_bytes: usize) -> usize {
     min_bytes / 2
@@ -84,21 +88,25 @@ pub fn anchors(text: &[u8], document: u32, min_bytes: usize, into: &mut Vec<Anch
         return;
     }
     let places = min_bytes - seed + 1;
-    // Places that can still be the least of a window, hashes ascending; of equal hashes the first counts.
-    let mut least: std::collections::VecDeque<(u64, u32)> = std::collections::VecDeque::with_capacity(places);
-    let mut last = None;
-    for (at, key) in rolling(text, seed).enumerate() {
-        while least.back().is_some_and(|&(other, _)| other > key) {
-            least.pop_back();
-        }
-        least.push_back((key, at as u32));
-        if least[0].1 as usize + places <= at {
-            least.pop_front();
-        }
-        if at + 1 >= places && last != Some(least[0].1) {
-            let (key, position) = least[0];
-            into.push(Anchor { key, document, position });
-            last = Some(position);
+    let (mut last, mut hashes) = (None, Vec::with_capacity(CHUNK_WINDOWS + places));
+    for start in (0..=text.len() - min_bytes).step_by(CHUNK_WINDOWS) {
+        hashes.clear();
+        hashes.extend(rolling(&text[start..], seed).take(CHUNK_WINDOWS + places - 1));
+        // Of equal hashes the first counts, so that equal windows have equal anchors.
+        let mut least = 0;
+        for (window, end) in (places - 1..hashes.len()).enumerate() {
+            if window == 0 || least < window {
+                let smallest = hashes[window..=end].iter().min().expect("a window has places");
+                least =
+                    window + hashes[window..=end].iter().position(|hash| hash == smallest).expect("it is among them");
+            } else if hashes[end] < hashes[least] {
+                least = end;
+            }
+            let position = (start + least) as u32;
+            if last != Some(position) {
+                into.push(Anchor { key: hashes[least], document, position });
+                last = Some(position);
+            }
         }
     }
 }
@@ -153,9 +161,9 @@ pub struct SpanVerifier {
     held: Vec<Surroundings>,
     /// First occurrence of each window: which of `held`, and where in it. Keyed by hash, and by how many other windows of
     /// that hash came before.
-    windows: HashMap<(u64, u32), (u32, u32)>,
+    windows: HashMap<(u64, u32), (u32, u32), BuildHasherDefault<Hashed>>,
     /// Which of `held` are there whole, by hash, in the same way.
-    wholes: HashMap<(u64, u32), u32>,
+    wholes: HashMap<(u64, u32), u32, BuildHasherDefault<Hashed>>,
 }
 
 #[derive(Clone, Debug)]
@@ -171,7 +179,7 @@ struct Surroundings {
 impl SpanVerifier {
     /// For windows of `min_bytes`.
     pub fn new(min_bytes: usize) -> Self {
-        Self { min_bytes, last: None, held: Vec::new(), windows: HashMap::new(), wholes: HashMap::new() }
+        Self { min_bytes, last: None, held: Vec::new(), windows: HashMap::default(), wholes: HashMap::default() }
     }
 
     /// Takes the next nominated anchor, in the order of [`nominate`], and the text at its [`surroundings`]; appends what
@@ -179,7 +187,9 @@ impl SpanVerifier {
     pub fn push(&mut self, anchor: Anchor, around: &[u8], into: &mut Vec<Repeat>) {
         assert!(self.last.is_none_or(|last| last < anchor), "anchors come in ascending order");
         if self.last.is_none_or(|last| last.key != anchor.key) {
-            (self.held.clear(), self.windows.clear(), self.wholes.clear());
+            self.held.clear();
+            self.windows.clear();
+            self.wholes.clear();
         }
         self.last = Some(anchor);
         let (document, size) = (anchor.document, self.min_bytes as u32);
@@ -235,6 +245,28 @@ impl SpanVerifier {
     fn slot_of_whole(&self, around: &[u8]) -> (u64, u32) {
         let hash = xxh3_64(around);
         (hash, (0..).take_while(|n| self.wholes.contains_key(&(hash, *n))).count() as u32)
+    }
+}
+
+/// Takes a key that is a hash already as it is.
+#[derive(Clone, Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 ^= xxh3_64(bytes);
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 ^= hash;
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = self.0.wrapping_add(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     }
 }
 
@@ -336,7 +368,8 @@ mod tests {
     #[test]
     fn the_first_of_a_run_stays() {
         let text = "a".repeat(100);
-        assert_eq!(repeated_spans(&[&text], 10), [vec![10..100]]);
+        let spans = repeated_spans(&[&text], 10);
+        assert_eq!((spans[0].len(), spans[0][0].clone()), (1, 10..100));
         assert_eq!(repeated_spans(&[&text], 10), brute_force(&[&text], 10));
     }
 
@@ -371,6 +404,24 @@ mod tests {
             removed += found.iter().flatten().map(Range::len).sum::<usize>();
         }
         assert!(removed > 5_000, "{removed}");
+    }
+
+    #[test]
+    fn a_text_longer_than_a_chunk_has_the_anchors_of_its_windows() {
+        let mut state = 2_u64;
+        let mut letter = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            b'a' + ((state >> 33) % 3) as u8
+        };
+        let text: Vec<u8> = (0..CHUNK_WINDOWS * 2 + 77).map(|_| letter()).collect();
+        let (size, mut found) = (20, Vec::new());
+        anchors(&text, 0, size, &mut found);
+        let hashes: Vec<u64> = rolling(&text, seed_bytes(size)).collect();
+        let places = size - seed_bytes(size) + 1;
+        let least = |at: usize| (at..at + places).min_by_key(|&at| hashes[at]).unwrap() as u32;
+        let mut wanted: Vec<u32> = (0..=text.len() - size).map(least).collect();
+        wanted.dedup();
+        assert_eq!(found.iter().map(|anchor| anchor.position).collect::<Vec<_>>(), wanted);
     }
 
     #[test]

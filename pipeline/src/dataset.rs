@@ -56,6 +56,10 @@ impl Dataset {
 
     /// Rows of one fragment with the named columns, in row order.
     pub fn read(&self, part: &Path, columns: &[&str]) -> Result<Vec<RecordBatch>> {
+        self.batches(part, columns)?.collect()
+    }
+
+    fn batches(&self, part: &Path, columns: &[&str]) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
         let builder = reader(part)?;
         for column in columns {
             if builder.schema().column_with_name(column).is_none() {
@@ -69,7 +73,12 @@ impl Dataset {
         }
         let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
         let batches = builder.with_projection(mask).with_batch_size(READ_ROWS).build()?;
-        batches.map(|b| b.map_err(Error::from)).collect()
+        Ok(batches.map(|b| b.map_err(Error::from)))
+    }
+
+    /// Calls `row` with the batches of one fragment, one at a time, with the named columns, in row order.
+    pub fn each(&self, part: &Path, columns: &[&str], mut batch: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+        self.batches(part, columns)?.try_for_each(|rows| batch(rows?))
     }
 
     /// One string column of the whole table, in fragment and row order; nulls as empty strings.

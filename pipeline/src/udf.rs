@@ -6,13 +6,11 @@
 
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, Float64Builder, ListBuilder, StringArray, StringBuilder, StructArray,
-    UInt64Builder,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::exec_err;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::prelude::SessionContext;
-use dedup::{DedupConfig, Method};
 use filters::extract::ExtractConfig;
 use filters::language::LanguageModel;
 use filters::rules::{Document, FilterConfig, Lists, Measurer};
@@ -327,51 +325,4 @@ impl Pages {
         ];
         Ok(Arc::new(StructArray::try_new(page_fields(), columns, None)?))
     }
-}
-
-/// Fields of the struct that `signature` returns.
-fn signature_fields() -> Fields {
-    let list = DataType::List(Arc::new(Field::new("item", DataType::UInt64, true)));
-    Fields::from(vec![
-        Field::new("key_high", DataType::UInt64, false),
-        Field::new("key_low", DataType::UInt64, false),
-        Field::new("shingles", list.clone(), false),
-        Field::new("bands", list, false),
-    ])
-}
-
-/// `signature(text) -> {key_high, key_low, shingles, bands}`: what dedup compares; empty lists for method "exact".
-pub fn signature(config: &DedupConfig) -> ScalarUDF {
-    let key = format!("{:?} {} {} {} {}", config.method, config.ngram, config.bands, config.rows, config.seed);
-    let (ngram, near) = (config.ngram, config.method == Method::Minhash);
-    let hasher = dedup::Hasher::new(config.bands, config.rows, config.seed);
-    let body = move |args: &[ArrayRef]| -> DfResult<ArrayRef> {
-        let texts = args[0].as_string::<i32>();
-        let (mut high, mut low) = (UInt64Builder::new(), UInt64Builder::new());
-        let mut lists = [0, 1].map(|_| ListBuilder::new(UInt64Builder::new()));
-        let mut shingler = dedup::Shingler::new(ngram);
-        for i in 0..texts.len() {
-            let text = if texts.is_null(i) { "" } else { texts.value(i) };
-            let exact = dedup::exact_key(text);
-            high.append_value((exact >> 64) as u64);
-            low.append_value(exact as u64);
-            if near {
-                let shingles = shingler.shingles(text);
-                lists[0].values().append_slice(&shingles);
-                if !shingles.is_empty() {
-                    lists[1].values().append_slice(&hasher.band_keys(&hasher.signature(&shingles)));
-                }
-            }
-            lists.iter_mut().for_each(|l| l.append(true));
-        }
-        let [mut shingles, mut bands] = lists;
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(high.finish()),
-            Arc::new(low.finish()),
-            Arc::new(shingles.finish()),
-            Arc::new(bands.finish()),
-        ];
-        Ok(Arc::new(StructArray::try_new(signature_fields(), columns, None)?))
-    };
-    function("signature", key, vec![DataType::Utf8], DataType::Struct(signature_fields()), Arc::new(body))
 }

@@ -71,7 +71,8 @@ impl FinewebShingler {
 
     /// The same for words that someone else has split, already simplified.
     pub fn shingles_of_words<'a>(&mut self, words: impl IntoIterator<Item = &'a str>) -> Vec<u64> {
-        (self.text.clear(), self.words.clear());
+        self.text.clear();
+        self.words.clear();
         for word in words {
             if !self.words.is_empty() {
                 self.text.push(' ');

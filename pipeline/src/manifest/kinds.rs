@@ -136,8 +136,8 @@ kinds! {
         "Measures quality rules and drops documents that miss a threshold.";
     Edit(filters::edit::EditConfig) = "edit" version 1, (1, 1), Table => Table, [], seeded false,
         "Changes texts (repairs, line rules, personal data) and keeps what was there before.";
-    Dedup(dedup::DedupConfig) = "dedup" version 1, (1, 1), Table => Table, [], seeded false,
-        "Drops exact and near duplicates, verified against a kept document.";
+    Dedup(stage::dedup::DedupStage) = "dedup" version 1, (1, 1), Table => Table, [], seeded false,
+        "Drops exact and near duplicates, verified against a kept document, or cuts repeated lines, paragraphs or stretches.";
     Decontaminate(stage::decontaminate::DecontaminateConfig) = "decontaminate" version 1, (1, 1), Table => Table,
         [required("against", Output::Table)], seeded false,
         "Drops documents that repeat a run of words of an evaluation set.";

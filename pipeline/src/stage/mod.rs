@@ -123,6 +123,7 @@ fn assets(stage: &Stage, folder: &Path) -> std::result::Result<Vec<(String, Asse
         }
         StageOptions::Language(o) => Ok(language::files(o, folder)),
         StageOptions::Filter(o) => Ok(filter::files(o, folder)),
+        StageOptions::Dedup(o) => Ok(dedup::files(o, folder)),
         _ => Ok(Vec::new()),
     }
 }
@@ -136,6 +137,7 @@ pub fn check_assets(stage: &Stage, folder: &Path) -> Vec<OptionFault> {
             let key = |name: &str| match name.split(['.', ' ']).next() {
                 Some("takedown") => "takedown",
                 Some("lists") => "lists",
+                Some("against") => "against",
                 _ => "model",
             };
             missing.map(|(n, a)| OptionFault::new(key(n), format!("there is no file {}", a.shown()))).collect()

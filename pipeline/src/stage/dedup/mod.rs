@@ -1,0 +1,238 @@
+//! `dedup`: which documents, lines, paragraphs or stretches of text repeat earlier ones, and what stays.
+//!
+//! Methods `minhash` and `exact` remove documents: A `sign` per input fragment, B and C `near` over all, D the verdicts per input
+//! fragment. Methods `lines`, `paragraphs` and `spans` cut repeats out of texts (`units`). `ids` numbers documents in survivor order;
+//! `index` is what one run leaves for later crawls.
+
+mod ids;
+mod index;
+mod near;
+mod sign;
+mod units;
+
+use super::extract::table;
+use super::rowlocal::{Decided, Files, summary};
+use super::{Context, Output};
+use crate::dataset::string_column;
+use crate::error::Result;
+use crate::manifest::kinds::{OptionFault, Options};
+use crate::store::FragmentRecord;
+use crate::verdict::{Finding, Status, Verdicts};
+use datafusion::arrow::array::{ArrayRef, Float64Builder, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use dedup::{DedupConfig, ExactBy, FINEWEB2_WEIGHTS, Family, Method, rehydration_weight};
+use ids::Ids;
+use near::Fates;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sign::{SIGNATURES, Signatures};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use index::files;
+
+/// Options of a `dedup` stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct DedupStage {
+    /// How documents are compared.
+    #[serde(flatten)]
+    pub dedup: DedupConfig,
+    /// When two documents are exact duplicates, tried in this order: `bytes`, `text` (white space and Unicode form do not count),
+    /// `normalised` (case, accents, punctuation and numbers neither), `url`.
+    pub exact_by: Vec<ExactBy>,
+    /// Whose words, shingles and hash functions: `gristmill`, `fineweb-compat` (datatrove 0.10 and FineWeb 2, bit for bit) or
+    /// `fineweb-compat-sha1` (FineWeb).
+    pub signatures: Family,
+    /// Indexes of earlier crawls, files or folders of a dedup stage with `write_index`, relative to the manifest: what they kept
+    /// stays, and documents that repeat it go.
+    pub against: Vec<PathBuf>,
+    /// Leave an index of the kept documents for later crawls.
+    pub write_index: bool,
+    /// Add `rehydration_weight`, how often to repeat a kept document by the size of its cluster, as FineWeb 2 does.
+    pub rehydrate: bool,
+    /// Least bytes of a line or paragraph (default 40) or of a stretch (default 200) to be cut. For `lines`, `paragraphs`, `spans`.
+    pub min_bytes: Option<usize>,
+    /// Compare lines and paragraphs in lower case, without accents and punctuation, numbers as `0`. For `lines`, `paragraphs`.
+    pub normalise: bool,
+}
+
+impl Default for DedupStage {
+    fn default() -> Self {
+        Self {
+            dedup: DedupConfig::default(),
+            exact_by: vec![ExactBy::Text],
+            signatures: Family::default(),
+            against: Vec::new(),
+            write_index: false,
+            rehydrate: false,
+            min_bytes: None,
+            normalise: false,
+        }
+    }
+}
+
+impl DedupStage {
+    /// Whether documents are removed whole.
+    fn whole(&self) -> bool {
+        matches!(self.dedup.method, Method::Exact | Method::Minhash)
+    }
+}
+
+impl Options for DedupStage {
+    fn check(&self) -> Vec<OptionFault> {
+        let mut faults: Vec<OptionFault> =
+            self.dedup.check().err().unwrap_or_default().into_iter().map(fault).collect();
+        if self.dedup.method == Method::Minhash
+            && let Err(e) = dedup::Signer::new(&self.dedup.signatures(self.signatures))
+        {
+            faults.push(fault(e));
+        }
+        faults.extend(units::check(self).into_iter().map(fault));
+        let whole_only =
+            [("against", !self.against.is_empty()), ("write_index", self.write_index), ("rehydrate", self.rehydrate)];
+        for (key, _) in whole_only.into_iter().filter(|(_, given)| *given && !self.whole()) {
+            faults
+                .push(OptionFault::new(key, "is for the methods `minhash` and `exact`, which remove whole documents"));
+        }
+        if self.whole() && (self.min_bytes.is_some() || self.normalise) {
+            let key = if self.normalise { "normalise" } else { "min_bytes" };
+            faults.push(OptionFault::new(key, "is for the methods `lines`, `paragraphs` and `spans`"));
+        }
+        faults
+    }
+}
+
+fn fault(f: dedup::ConfigError) -> OptionFault {
+    OptionFault::new(f.field, format!("expected {}, got {}", f.expected, f.got))
+}
+
+/// Runs the stage.
+pub fn run(context: &Context<'_>, config: &DedupStage) -> Result<Output> {
+    if !config.whole() {
+        return units::run(context, config);
+    }
+    let parts = context.input().parts();
+    let mapped = index::map(context, config)?;
+    let indexes = index::open(config, &mapped)?;
+    let signed =
+        context.fragments(SIGNATURES, parts.len(), |at| sign::sign(context, config, &indexes, &parts[at], at))?;
+    context.check_stop()?;
+    let ids = Ids::read(context, config)?;
+    let signatures = Signatures::open(&context.out.path, &signed)?;
+    let fates = near::resolve(context, config, &ids, &signatures)?;
+    let mut fragments = context.fragments("", parts.len(), |at| {
+        let mut record = apply(context, config, &parts[at], at, &ids, &fates)?;
+        if at == 0 {
+            for counts in signed.iter().map(|r| &r.counts).chain([&fates.counts]) {
+                counts.iter().for_each(|(name, n)| record.add(name, *n));
+            }
+        }
+        Ok(record)
+    })?;
+    let note = summary(&fragments);
+    if config.write_index {
+        let written = context.fragments(INDEX, 1, |_| index::write(context, config, &ids, &fates, &signatures))?;
+        fragments.extend(written);
+    }
+    Ok(Output { fragments, note, ..Output::default() })
+}
+
+/// Name of the phase that writes the index.
+const INDEX: &str = "index";
+
+/// Phase D: the verdicts and the kept rows of one fragment.
+fn apply(
+    context: &Context<'_>,
+    config: &DedupStage,
+    part: &Path,
+    index: usize,
+    ids: &Ids,
+    fates: &Fates,
+) -> Result<FragmentRecord> {
+    let schema = context.input().schema()?;
+    let empty = RecordBatch::new_empty(Arc::new(Schema::clone(&schema)));
+    let first = decide(empty, config, ids, fates)?;
+    let mut files = Files::of(context, index, &first)?;
+    let mut record = FragmentRecord::default();
+    let all: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    context.input().each(part, &all, |batch| {
+        let decided = decide(batch, config, ids, fates)?;
+        files.write(&decided)?;
+        for (name, n) in &decided.counts.counts {
+            record.add(name, *n);
+        }
+        Ok(())
+    })?;
+    record.files = files.finish()?;
+    Ok(record)
+}
+
+fn decide(batch: RecordBatch, config: &DedupStage, ids: &Ids, fates: &Fates) -> Result<Decided> {
+    let names = string_column(&batch, "id")?.clone();
+    let mut verdicts = Verdicts::default();
+    let (mut kept_id, mut cluster_id, mut method) = (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
+    let (mut similarity, mut shared, mut size) = (Float64Builder::new(), UInt32Builder::new(), UInt64Builder::new());
+    let mut weight = UInt32Builder::new();
+    let mut keep = Vec::with_capacity(batch.num_rows());
+    for id in names.iter().flatten() {
+        let document = ids.rank(id);
+        let gone = fates.evidence.get(&document);
+        let known = gone.and_then(|e| e.known_id.as_ref());
+        let survivor = known.cloned().unwrap_or_else(|| ids.id(fates.kept[document as usize]));
+        let members = match known {
+            // The document of the earlier run counts too.
+            Some(id) => fates.known_sizes[id] + 1,
+            None => u64::from(fates.sizes[fates.kept[document as usize] as usize]),
+        };
+        match gone {
+            None => verdicts.keep(id),
+            Some(evidence) => {
+                let whole = evidence.method != "minhash";
+                let finding = Finding {
+                    rule: format!("dedup.{}", evidence.method),
+                    value: evidence.jaccard,
+                    threshold: Some(if whole { 1.0 } else { config.dedup.min_jaccard }),
+                    reason: Some(match known {
+                        None => format!("repeats {survivor}"),
+                        Some(_) => format!("repeats {survivor} of an earlier run"),
+                    }),
+                };
+                verdicts.push(id, Status::Dropped, &[finding]);
+            }
+        }
+        kept_id.append_option(gone.map(|_| &survivor));
+        cluster_id.append_value(&survivor);
+        method.append_option(gone.map(|e| e.method));
+        similarity.append_option(gone.and_then(|e| e.jaccard));
+        shared.append_option(gone.map(|e| e.shared_bands));
+        size.append_value(members);
+        weight.append_value(rehydration_weight(members, &FINEWEB2_WEIGHTS));
+        keep.push(gone.is_none());
+    }
+    let (cluster_id, size): (ArrayRef, ArrayRef) = (Arc::new(cluster_id.finish()), Arc::new(size.finish()));
+    let weight: ArrayRef = Arc::new(weight.finish());
+    let more = vec![
+        (Field::new("kept_id", DataType::Utf8, true), Arc::new(kept_id.finish()) as ArrayRef),
+        (Field::new("cluster_id", DataType::Utf8, false), cluster_id),
+        (Field::new("cluster_size", DataType::UInt64, false), size.clone()),
+        (Field::new("method", DataType::Utf8, true), Arc::new(method.finish())),
+        (Field::new("jaccard", DataType::Float64, true), Arc::new(similarity.finish())),
+        (Field::new("shared_bands", DataType::UInt32, true), Arc::new(shared.finish())),
+    ];
+    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if field.name() == "text" {
+            columns.push(("cluster_size".into(), size.clone()));
+            if config.rehydrate {
+                columns.push(("rehydration_weight".into(), weight.clone()));
+            }
+        }
+        if !["cluster_size", "rehydration_weight"].contains(&field.name().as_str()) {
+            columns.push((field.name().clone(), column.clone()));
+        }
+    }
+    let counts = std::mem::take(&mut verdicts.counts);
+    let verdicts = verdicts.finish(more)?;
+    Ok(Decided { rows: table(columns)?, keep: keep.into(), verdicts, edits: None, counts })
+}
