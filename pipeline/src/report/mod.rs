@@ -85,11 +85,31 @@ async fn collect(session: &SessionContext, stage: &RevisionStage, dataset: &Data
     });
     if !dataset.files("verdicts-").is_empty() {
         let table = format!("\"{name}_verdicts\"");
-        shown["reasons"] = json!(rows(session, &format!("SELECT rule, status, count(*) AS n FROM {table} WHERE status <> 'kept' GROUP BY rule, status ORDER BY n DESC, rule LIMIT 20")).await?);
         let view = format!("{name}_all");
-        let url =
-            if session.table_exist(datafusion::common::TableReference::bare(view.as_str()))? { "url" } else { "NULL" };
-        let source = if url == "url" { format!("\"{view}\"") } else { table.clone() };
+        let all = if session.table_exist(datafusion::common::TableReference::bare(view.as_str()))? {
+            let frame = session.table(datafusion::common::TableReference::bare(view.as_str())).await?;
+            let has = |name: &str| frame.schema().has_column_with_unqualified_name(name);
+            (format!("\"{view}\""), has("url"), has("text"))
+        } else {
+            (table.clone(), false, false)
+        };
+        let (source, url) = (all.0, if all.1 { "url" } else { "NULL" });
+        let bytes = if all.2 { "octet_length(text)" } else { "0" };
+        // A row dropped without a list of rules (a damaged record) has one cause: the rule it names.
+        shown["reasons"] = json!(
+            rows(
+                session,
+                &format!(
+                    "SELECT missed AS rule, status, count(*) AS n, count(*) FILTER (WHERE causes = 1) AS sole, \
+                     count(*) FILTER (WHERE causes > 1) AS shared, count(*) FILTER (WHERE rule = missed) AS marginal, \
+                     coalesce(sum(bytes) FILTER (WHERE causes = 1), 0) AS sole_bytes FROM (\
+                     SELECT rule, status, {bytes} AS bytes, greatest(cardinality(failed_rules), 1) AS causes, \
+                     unnest(CASE WHEN cardinality(failed_rules) > 0 THEN failed_rules ELSE make_array(rule) END) AS missed \
+                     FROM {source} WHERE status <> 'kept') GROUP BY missed, status ORDER BY n DESC, missed LIMIT 40"
+                )
+            )
+            .await?
+        );
         shown["samples"] = json!(rows(session, &format!(
             "SELECT rule, id, value, threshold, reason, url FROM (SELECT rule, id, value, threshold, reason, {url} AS url, row_number() OVER (PARTITION BY rule ORDER BY id) AS place \
              FROM {source} WHERE status <> 'kept') WHERE place <= 3 ORDER BY rule, id LIMIT 60"
