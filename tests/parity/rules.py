@@ -6,8 +6,8 @@
     (the extra `datatrove[processing]` pins packages that pip's resolver does not get together; these are enough for its filters)
     cargo build --release -p filters --example rules_decisions
 
-    V/bin/python tests/parity/rules.py texts OUT.jsonl [--wcxb FOLDER] [--most N] [--crawls CRAWL.warc.gz ...]
-        texts of real pages: `main_content` of WCXB's ground truth, pages of a crawl with their markup stripped
+    V/bin/python tests/parity/rules.py texts OUT.jsonl [--wcxb FOLDER] [--pages FOLDER] [--most N] [--crawls CRAWL.warc.gz ...]
+        texts of real pages: `main_content` of WCXB's ground truth, HTML files and pages of a crawl with their markup stripped
     V/bin/python tests/parity/rules.py dump TEXTS.jsonl OUT.jsonl [--language en]
         what datatrove finds: words and sentences as byte ranges, the decision of each rule, the text that its C4 filter leaves
     V/bin/python tests/parity/rules.py check BINARY DUMP.jsonl given|own [--show N]
@@ -72,6 +72,9 @@ def texts(options):
         for path in sorted(pathlib.Path(options.wcxb, "ground-truth").glob("*.json")):
             text = json.loads(path.read_text(encoding="utf8"))["ground_truth"].get("main_content")
             rows.append((f"wcxb/{path.stem}", text))
+    if options.pages:
+        for path in sorted(pathlib.Path(options.pages).glob("*.html")):
+            rows.append((f"page/{path.stem}", strip(path.read_text(encoding="utf8", errors="replace"))))
     for crawl in options.crawls:
         from warcio.archiveiterator import ArchiveIterator
 
@@ -266,7 +269,7 @@ def goldens(_):
     words = [split_into_words(line, "en") for line in lines]
     rows = ",\n".join(json.dumps([line, found], ensure_ascii=False) for line, found in zip(lines, words))
     (HERE / "words.json").write_text(f"[\n{rows}\n]\n", encoding="utf8")
-    texts = (HERE / "texts.txt").read_text(encoding="utf8").split("\n=====8<=====\n")
+    texts = (HERE / "texts.txt").read_bytes().decode().split("\n=====8<=====\n")
     rows = [json.dumps(dump_text(rules, str(at), text, "en"), ensure_ascii=False) for at, text in enumerate(texts) if text.strip()]
     (HERE / "decisions.jsonl").write_text("\n".join(rows) + "\n", encoding="utf8")
 
@@ -278,6 +281,7 @@ def main():
     one.add_argument("output")
     one.add_argument("--crawls", nargs="*", default=[])
     one.add_argument("--wcxb")
+    one.add_argument("--pages")
     one.add_argument("--most", type=int)
     one = commands.add_parser("dump")
     one.add_argument("texts")

@@ -326,7 +326,11 @@ impl<'a> Scanner<'a> {
     fn ends_sentence_or_clause(&self, start: usize, end: usize) -> bool {
         match self.bytes[end - 1] {
             b',' | b';' | b'?' | b'!' | b')' => true,
-            b'.' => self.bytes[end - 2].is_ascii_lowercase() && self.specials.get(&self.bytes[start..end]).is_none(),
+            // `id.` is `i|d.`: what a contraction leaves may itself be special with its full stop.
+            b'.' => {
+                let special = |end| self.specials.get(&self.bytes[start..end]).is_some();
+                self.bytes[end - 2].is_ascii_lowercase() && !special(end) && !special(end - 1)
+            }
             _ => false,
         }
     }
