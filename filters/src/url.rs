@@ -49,7 +49,7 @@ pub fn icann_domain(url: &str) -> Option<&str> {
     }
     let mut labels = host.rmatch_indices('.').map(|(at, _)| at + 1).chain(std::iter::once(0));
     let is_suffix = |from: usize| {
-        psl::suffix(host[from..].as_bytes()).is_some_and(|suffix| {
+        psl::suffix(&host.as_bytes()[from..]).is_some_and(|suffix| {
             suffix.as_bytes().len() == host.len() - from && suffix.typ() == Some(psl::Type::Icann)
         })
     };

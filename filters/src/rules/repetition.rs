@@ -114,7 +114,7 @@ fn repeated(hashes: &[u64], positions: &[u32]) -> (Vec<u32>, Option<(usize, usiz
     let slots: Vec<u32> = positions.iter().map(|&at| counts.add(hashes[at as usize]).0 as u32).collect();
     let (mut repeated, mut best) = (Vec::new(), None);
     for (&at, slot) in positions.iter().zip(slots) {
-        let count = counts.counts[slot as usize] as usize;
+        let count = counts.count(slot) as usize;
         if count > 1 {
             repeated.push(at);
             if best.is_none_or(|(_, highest)| count > highest) {
@@ -200,35 +200,42 @@ impl Joined {
         // The words after `last` begin no n-gram, but their bytes may equal those of one that is cut elsewhere: they do not count.
         let slots: Vec<Option<u32>> = (0..=last).map(|at| key(at).map(|key| counts.add(key).0 as u32)).collect();
         let is_short = |at: usize| ((self.starts[at + SHORTEST] - self.starts[at]) as usize) < PREFIX;
-        let again = |(at, slot): &(usize, Option<u32>)| {
-            is_short(*at) || slot.is_some_and(|slot| counts.counts[slot as usize] > 1)
-        };
+        let again =
+            |(at, slot): &(usize, Option<u32>)| is_short(*at) || slot.is_some_and(|slot| counts.count(slot) > 1);
         slots.into_iter().enumerate().filter(again).map(|(at, _)| at as u32).collect()
     }
 }
 
-/// Counts of 64-bit keys: open addressing, at most half full, sized once.
+/// Counts of 64-bit keys: open addressing, at most half full, sized once; a key and its count share a cache line.
 struct Counts {
-    keys: Vec<u64>,
-    counts: Vec<u32>,
+    slots: Vec<(u64, u32)>,
 }
 
 impl Counts {
     fn for_keys(keys: usize) -> Self {
-        let slots = (2 * keys).next_power_of_two().max(2);
-        Self { keys: vec![0; slots], counts: vec![0; slots] }
+        Self { slots: vec![(0, 0); (2 * keys).next_power_of_two().max(2)] }
     }
 
     /// Adds one; the key's slot and its new count.
+    #[inline]
     fn add(&mut self, key: u64) -> (usize, u32) {
-        let mask = self.keys.len() - 1;
-        let mut slot = (key.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 32) as usize & mask;
-        while self.counts[slot] > 0 && self.keys[slot] != key {
-            slot = (slot + 1) & mask;
+        let mask = self.slots.len() - 1;
+        let mut at = (key.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 32) as usize & mask;
+        loop {
+            let slot = &mut self.slots[at & mask];
+            if slot.1 == 0 {
+                slot.0 = key;
+            }
+            if slot.0 == key {
+                slot.1 += 1;
+                return (at, slot.1);
+            }
+            at = (at + 1) & mask;
         }
-        self.keys[slot] = key;
-        self.counts[slot] += 1;
-        (slot, self.counts[slot])
+    }
+
+    fn count(&self, slot: u32) -> u32 {
+        self.slots[slot as usize].1
     }
 }
 

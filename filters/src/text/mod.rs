@@ -234,7 +234,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Class and width in bytes of the character at a byte offset.
-    #[inline]
+    #[inline(always)]
     fn class_at(&self, at: usize) -> (Class, usize) {
         let byte = self.bytes[at];
         if byte < 0x80 {
@@ -290,6 +290,12 @@ impl<'a> Scanner<'a> {
     fn piece(&mut self) {
         let (start, before) = (self.at, self.chars);
         let (mut seen, mut last) = (0, 0);
+        let letters = self.bytes[start..].iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+        if letters > 0 {
+            (self.at, self.chars) = (start + letters, before + letters);
+            seen = if letters > 1 { PLAIN_BITS } else { 0 };
+            last = self.table[usize::from(self.bytes[self.at - 1])];
+        }
         while self.at < self.bytes.len() {
             let (class, width) = self.class_at(self.at);
             if class & SPACE != 0 {
@@ -372,17 +378,13 @@ impl<'a> Scanner<'a> {
     }
 
     fn push(&mut self, start: usize, end: usize) {
-        let (all, any, _) = self.classes(start, end);
+        let (all, any, chars) = self.classes(start, end);
         if any & SOLO != 0 {
             return self.solos(start, end);
         }
-        self.begins_word(all & SENTENCE_MARK != 0 && self.is_one(start, end), all & PUNCT != 0);
-        let word = self.word(start, end);
+        self.begins_word(all & SENTENCE_MARK != 0 && chars == 1, all & PUNCT != 0);
+        let word = self.word_of(start, end, (all, any, chars));
         self.tokens.words.push(word);
-    }
-
-    fn is_one(&self, start: usize, end: usize) -> bool {
-        self.class_at(start).1 == end - start
     }
 
     /// Bits of all characters, bits of any character, and their number.
@@ -396,7 +398,11 @@ impl<'a> Scanner<'a> {
     }
 
     fn word(&self, start: usize, end: usize) -> Word {
-        let (all, any, chars) = self.classes(start, end);
+        self.word_of(start, end, self.classes(start, end))
+    }
+
+    #[inline]
+    fn word_of(&self, start: usize, end: usize, (all, any, chars): (Class, Class, usize)) -> Word {
         Word {
             hash: xxh3_64(&self.bytes[start..end]),
             start: start as u32,
@@ -421,9 +427,9 @@ impl<'a> Scanner<'a> {
                 }
                 to += width;
             }
-            let (all, _, _) = self.classes(from, to);
-            self.begins_word(all & SENTENCE_MARK != 0 && self.is_one(from, to), all & PUNCT != 0);
-            let word = self.word(from, to);
+            let classes = self.classes(from, to);
+            self.begins_word(classes.0 & SENTENCE_MARK != 0 && classes.2 == 1, classes.0 & PUNCT != 0);
+            let word = self.word_of(from, to, classes);
             self.tokens.words.push(word);
             from = to;
         }
