@@ -112,8 +112,9 @@ fn mojibake(text: &str, at: usize, sure: bool) -> Option<(usize, &'static str, C
         meant.push(found.meant);
         width += found.width;
     }
+    let around = [text[..at].chars().next_back(), text[at + width..].chars().next()];
     for _ in 0..3 {
-        match again(&meant) {
+        match again(&meant, around) {
             Some(better) => meant = better,
             None => break,
         }
@@ -121,21 +122,24 @@ fn mojibake(text: &str, at: usize, sure: bool) -> Option<(usize, &'static str, C
     Some((width, "unicode.mojibake", Cow::Owned(meant)))
 }
 
-/// A decoded run that was encoded wrongly more than once.
-fn again(text: &str) -> Option<String> {
-    let (mut better, mut at, mut changed) = (String::new(), 0, false);
-    while let Some(c) = text[at..].chars().next() {
-        let run = garbled(text, at).is_some_and(|found| found.sure || garbled(text, at + found.width).is_some());
-        if !run {
-            better.push(c);
-            at += c.len_utf8();
-            continue;
-        }
-        changed = true;
-        while let Some(found) = garbled(text, at) {
-            better.push(found.meant);
-            at += found.width;
-        }
+/// A decoded run that was encoded wrongly more than once, given the characters around it.
+fn again(run: &str, [before, after]: [Option<char>; 2]) -> Option<String> {
+    let text: String = before.into_iter().chain(run.chars()).chain(after).collect();
+    let mut at = before.map_or(0, char::len_utf8);
+    let end = at + run.len();
+    let (mut better, mut changed, mut running) = (String::new(), false, false);
+    while at < end {
+        let rest = &text[at..end];
+        let found = garbled(&text, at).filter(|found| found.width <= rest.len());
+        let found = found.filter(|found| running || found.sure || garbled(&text, at + found.width).is_some());
+        running = found.is_some();
+        changed |= running;
+        let (c, width) = match found {
+            Some(found) => (found.meant, found.width),
+            None => rest.chars().next().map(|c| (c, c.len_utf8()))?,
+        };
+        better.push(c);
+        at += width;
     }
     changed.then_some(better)
 }
@@ -258,7 +262,7 @@ mod tests {
             "word",
             "café crème, naïve façade — it’s “quoted” … 20 € ©",
             "Übergröße für Mädchen",
-            "привет мир",
+            "привет МИР",
             "kuš će ığ œuf cœur",
             "我们都在这里。",
             "नमस्ते दुनिया",
