@@ -2,7 +2,8 @@
 //!
 //! In: a URL, and lists. Out: its host, its registrable domain and its public suffix (publicsuffix.org), as slices of it; what of the
 //! lists is in it. The lists are looked into as datatrove 0.10.1 does: words are runs of ASCII letters and digits and are compared
-//! as they are written; subwords are looked for in all letters and digits of the URL, in lower case, without what is between them.
+//! as they are written; subwords are looked for in all letters and digits of the URL, in lower case, without what is between them. We
+//! differ: a listed host counts if it is an address, or a name registered under a private suffix (`user.blogspot.com`).
 //! Left to others: the lists themselves, canonical forms.
 
 use std::collections::BTreeSet;
