@@ -2,7 +2,8 @@
 //!
 //! In: a URL, and lists. Out: its host, its registrable domain and its public suffix (publicsuffix.org), as slices of it; what of the
 //! lists is in it. The lists are looked into as datatrove 0.10.1 does: words are runs of ASCII letters and digits and are compared
-//! as they are written; subwords are looked for in all letters and digits of the URL, in lower case, without what is between them.
+//! as they are written; subwords are looked for in all letters and digits of the URL, in lower case, without what is between them. We
+//! differ: a listed host counts if it is an address, or a name registered under a private suffix (`user.blogspot.com`).
 //! Left to others: the lists themselves, canonical forms.
 
 use std::collections::BTreeSet;
@@ -49,7 +50,7 @@ pub fn icann_domain(url: &str) -> Option<&str> {
     }
     let mut labels = host.rmatch_indices('.').map(|(at, _)| at + 1).chain(std::iter::once(0));
     let is_suffix = |from: usize| {
-        psl::suffix(host[from..].as_bytes()).is_some_and(|suffix| {
+        psl::suffix(&host.as_bytes()[from..]).is_some_and(|suffix| {
             suffix.as_bytes().len() == host.len() - from && suffix.typ() == Some(psl::Type::Icann)
         })
     };

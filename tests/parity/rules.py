@@ -6,12 +6,14 @@
     (the extra `datatrove[processing]` pins packages that pip's resolver does not get together; these are enough for its filters)
     cargo build --release -p filters --example rules_decisions
 
-    V/bin/python tests/parity/rules.py texts OUT.jsonl [--wcxb FOLDER] [--most N] [--crawls CRAWL.warc.gz ...]
-        texts of real pages: `main_content` of WCXB's ground truth, pages of a crawl with their markup stripped
+    V/bin/python tests/parity/rules.py texts OUT.jsonl [--wcxb FOLDER] [--pages FOLDER] [--most N] [--crawls CRAWL.warc.gz ...]
+        texts of real pages: `main_content` of WCXB's ground truth, HTML files and pages of a crawl with their markup stripped
     V/bin/python tests/parity/rules.py dump TEXTS.jsonl OUT.jsonl [--language en]
         what datatrove finds: words and sentences as byte ranges, the decision of each rule, the text that its C4 filter leaves
     V/bin/python tests/parity/rules.py check BINARY DUMP.jsonl given|own [--show N]
         compares with `BINARY DUMP.jsonl MODE`, the example `rules_decisions`: rules on datatrove's words, or on our own
+    V/bin/python tests/parity/rules.py tables
+        prints filters/src/text/tables.rs (Python 3.11: Unicode 14)
     V/bin/python tests/parity/rules.py goldens
         writes tests/parity/rules/: what spaCy and datatrove make of our own lines and texts (committed, read by the crate's tests)
 
@@ -72,6 +74,9 @@ def texts(options):
         for path in sorted(pathlib.Path(options.wcxb, "ground-truth").glob("*.json")):
             text = json.loads(path.read_text(encoding="utf8"))["ground_truth"].get("main_content")
             rows.append((f"wcxb/{path.stem}", text))
+    if options.pages:
+        for path in sorted(pathlib.Path(options.pages).glob("*.html")):
+            rows.append((f"page/{path.stem}", strip(path.read_text(encoding="utf8", errors="replace"))))
     for crawl in options.crawls:
         from warcio.archiveiterator import ArchiveIterator
 
@@ -266,9 +271,57 @@ def goldens(_):
     words = [split_into_words(line, "en") for line in lines]
     rows = ",\n".join(json.dumps([line, found], ensure_ascii=False) for line, found in zip(lines, words))
     (HERE / "words.json").write_text(f"[\n{rows}\n]\n", encoding="utf8")
-    texts = (HERE / "texts.txt").read_text(encoding="utf8").split("\n=====8<=====\n")
+    texts = (HERE / "texts.txt").read_bytes().decode().split("\n=====8<=====\n")
     rows = [json.dumps(dump_text(rules, str(at), text, "en"), ensure_ascii=False) for at, text in enumerate(texts) if text.strip()]
     (HERE / "decisions.jsonl").write_text("\n".join(rows) + "\n", encoding="utf8")
+
+
+TABLES = """//! Sets of characters that the splitter and the rules ask for, as first and last of each range, sorted.
+//!
+//! In: nothing. Out: tables. Facts of Unicode 14 (general categories, UAX #44), of datatrove 0.10.1 (its set of punctuation) and of
+//! spaCy 3.8 (its sentence marks); `tests/parity/rules.py tables` prints them again.
+
+/// Whether a sorted table has a character.
+pub(super) fn has(table: &[(u32, u32)], code: u32) -> bool {
+    let after = table.partition_point(|&(first, _)| first <= code);
+    after > 0 && code <= table[after - 1].1
+}
+"""
+
+
+def tables(_):
+    import unicodedata
+
+    from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
+    from spacy.pipeline import Sentencizer
+
+    def circled(code):
+        return any(a <= code <= b for a, b in ((0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189)))
+
+    sets = [
+        ("PUNCTUATION", "Every general category of punctuation (P*).", lambda c: unicodedata.category(c)[0] == "P"),
+        ("OTHER_SYMBOLS", "Dingbats, emoji and their like (So).", lambda c: unicodedata.category(c) == "So"),
+        ("SYMBOLS", "What a word must have something else of, not to be a symbol: datatrove's punctuation, its terminals included.",
+         lambda c: c in PUNCTUATION_SET),
+        ("SENTENCE_MARKS", "Tokens after which a sentence may begin: spaCy's sentencizer.", lambda c: c in Sentencizer.default_punct_chars),
+        ("TERMINALS", "Characters that end a line of prose: datatrove's list, Unicode's Sentence_Terminal (UAX #29) and three Khmer signs.",
+         lambda c: c in TERMINAL_PUNCTUATION),
+        ("LETTER_NUMBERS", "Alphabetic to Rust, no letters to Python's `isalpha`: letter numbers (Nl) and letters in circles and squares.",
+         lambda c: unicodedata.category(c) == "Nl" or circled(ord(c))),
+    ]
+    print(TABLES, end="")
+    for name, about, holds in sets:
+        codes = [code for code in range(0x110000) if holds(chr(code))]
+        firsts = [code for before, code in zip([-2, *codes], codes) if code != before + 1]
+        lasts = [code for code, after in zip(codes, [*codes[1:], -2]) if after != code + 1]
+        print(f"\n/// {about}\n#[rustfmt::skip]\npub(super) const {name}: &[(u32, u32)] = &[")
+        line = "   "
+        for item in (f" (0x{first:X}, 0x{last:X})," for first, last in zip(firsts, lasts)):
+            if len(line) + len(item) > 120:
+                print(line)
+                line = "   "
+            line += item
+        print(line + "\n];")
 
 
 def main():
@@ -278,6 +331,7 @@ def main():
     one.add_argument("output")
     one.add_argument("--crawls", nargs="*", default=[])
     one.add_argument("--wcxb")
+    one.add_argument("--pages")
     one.add_argument("--most", type=int)
     one = commands.add_parser("dump")
     one.add_argument("texts")
@@ -289,8 +343,9 @@ def main():
     one.add_argument("mode", choices=["given", "own"])
     one.add_argument("--show", type=int, default=0)
     commands.add_parser("goldens")
+    commands.add_parser("tables")
     options = parser.parse_args()
-    {"texts": texts, "dump": dump, "check": check, "goldens": goldens}[options.command](options)
+    {"texts": texts, "dump": dump, "check": check, "goldens": goldens, "tables": tables}[options.command](options)
 
 
 if __name__ == "__main__":

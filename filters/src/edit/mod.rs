@@ -148,7 +148,7 @@ fn apply(text: &str, changes: &[Change]) -> Edited {
 
 /// Edits from the oldest text to the newest, given those to a text between them and from there on.
 ///
-/// Every edit is seen as a range of the text between. Those that overlap, or meet where one of them is empty, become one.
+/// Every edit is seen as a range of the text between. An earlier and a later one that overlap or meet become one.
 fn composed(first: &Edited, second: &Edited) -> Vec<Edit> {
     let between = &first.text;
     let (mut earlier, mut later) = (first.edits.iter().peekable(), second.edits.iter().peekable());
@@ -172,25 +172,35 @@ fn composed(first: &Edited, second: &Edited) -> Vec<Edit> {
         };
         let start = (group.start as isize + grown) as usize;
         let (mut old, mut at, mut rules) = (String::new(), group.start, Vec::<&str>::new());
+        let (mut earlier_end, mut later_end): (Option<usize>, Option<usize>) = (None, None);
         loop {
-            let touches = |range: &Range<usize>| range.start <= group.end;
-            if let Some(edit) = earlier.next_if(|edit| touches(&(edit.start..edit.end))) {
+            let is_first = earlier_end.is_none() && later_end.is_none();
+            let touches = |start: usize, other: Option<usize>| {
+                if is_first { start == group.start } else { other.is_some_and(|end| start <= end) }
+            };
+            if let Some(edit) = earlier.next_if(|edit| touches(edit.start, later_end)) {
                 old.push_str(&between[at..edit.start]);
                 old.push_str(&edit.removed);
                 at = edit.end;
-                group.end = group.end.max(edit.end);
+                earlier_end = Some(edit.end);
                 rules.push(&edit.rule);
-            } else if let Some(edit) = later.next_if(|edit| touches(&range_of_later(edit, grown))) {
-                group.end = group.end.max(range_of_later(edit, grown).end);
+            } else if let Some(edit) = later.next_if(|edit| touches(range_of_later(edit, grown).start, earlier_end)) {
+                later_end = Some(range_of_later(edit, grown).end);
                 grown -= width(edit);
                 rules.push(&edit.rule);
             } else {
                 break;
             }
+            group.end = earlier_end.max(later_end).unwrap_or(group.end);
         }
         old.push_str(&between[at..group.end]);
         let end = (group.end as isize + grown) as usize;
-        rules.dedup();
+        let mut seen = Vec::new();
+        rules.retain(|rule| {
+            let new = !seen.contains(rule);
+            seen.push(rule);
+            new
+        });
         let rule = if rules.len() == 1 { rules[0].to_owned() } else { rules.join("+") };
         if old != second.text[start..end] {
             composed.push(Edit { start, end, rule: Cow::Owned(rule), removed: old });
@@ -223,6 +233,17 @@ mod tests {
         let rows: Vec<(usize, usize, &str, &str)> =
             edited.edits.iter().map(|edit| (edit.start, edit.end, &*edit.rule, &*edit.removed)).collect();
         assert_eq!(rows, [(4, 4, "citation", "[1]"), (17, 34, "pii.email", "jane@uni.edu")]);
+    }
+
+    #[test]
+    fn neighbours_of_one_step_stay_apart_and_those_of_two_steps_that_meet_become_one() {
+        let config = EditConfig { steps: vec![Step::RefinedwebLines, Step::PipeLines], pii: None };
+        let edited = edit("A line of prose.\nword\n12 likes\nAnother line of it.", &config);
+        let rules: Vec<&str> = edited.edits.iter().map(|edit| &*edit.rule).collect();
+        assert_eq!(rules, ["refinedweb.one_word", "refinedweb.counter"]);
+        let edited = edit("a b\nword\n | |\nc d", &config);
+        assert_eq!((edited.text.as_str(), edited.edits.len()), ("a b\n\n\nc d", 1));
+        assert_eq!(edited.edits[0].rule, "refinedweb.one_word+pipes");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! In: a text. Out: places of e-mail addresses, public IP addresses, international phone numbers and IBANs, and the changes that
 //! replace them. E-mail addresses and IPv4 addresses as in datatrove 0.10.1 (`PIIFormatter`), except: replacements do not alternate,
-//! so that a text's output does not depend on the texts before it; the last label of a mail domain has a letter; version numbers
-//! with more than four parts are no addresses. Public is what IANA's special-purpose registries (RFC 6890) leave over. Phone
-//! numbers: `+`, then 8 to 15 digits (ITU-T E.164) in groups. IBAN: ISO 13616, length by country and check digits (ISO 7064 mod
-//! 97-10). Left to others: names, postal addresses, national numbers.
+//! so that a text's output does not depend on the texts before it; the last label of a mail domain has a letter; version numbers with
+//! more than four parts are no addresses, nor are four numbers under 32 where a line begins or a word says that they are a section.
+//! Public is what IANA's special-purpose registries (RFC 6890) leave over. Phone numbers: `+`, then 8 to 15 digits (ITU-T E.164) in
+//! groups. IBAN: ISO 13616, length by country and check digits (ISO 7064 mod 97-10). Left to others: names, postal addresses, national
+//! numbers.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -142,7 +143,7 @@ fn ips(text: &str) -> Vec<Range<usize>> {
         if alone && run.len() >= 7 {
             let (candidate, skipped) = address_in(run);
             let public = match candidate.parse::<Ipv4Addr>() {
-                Ok(address) => is_public_v4(address),
+                Ok(address) => is_public_v4(address) && !is_section(address, &text[..at + skipped]),
                 Err(_) => candidate.parse::<Ipv6Addr>().is_ok_and(is_public_v6),
             };
             if public {
@@ -170,6 +171,16 @@ fn address_in(run: &str) -> (&str, usize) {
         candidate = &candidate[..candidate.len() - 1];
     }
     (candidate, skipped)
+}
+
+/// Numbers of sections and versions look like addresses: four small numbers at the beginning of a line, or after a word that says so.
+fn is_section(address: Ipv4Addr, before: &str) -> bool {
+    let line = before.rsplit('\n').next().unwrap_or("").trim_end();
+    let word = line.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or("");
+    let said = ["section", "chapter", "version", "release", "table", "figure"]
+        .iter()
+        .any(|said| said.eq_ignore_ascii_case(word));
+    address.octets().iter().all(|&part| part < 32) && (said || line.is_empty() || line.ends_with('§'))
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
@@ -307,7 +318,8 @@ mod tests {
     fn only_public_addresses_are_found() {
         for (text, found) in [
             ("", vec![]),
-            ("8.8.8.8", vec!["8.8.8.8"]),
+            ("ask 8.8.8.8", vec!["8.8.8.8"]),
+            ("1.2.3.4 Heading\n84.2.3.4 - GET /\nsee Section 4.3.2.1", vec!["84.2.3.4"]),
             ("at 8.8.4.4. Or 1.1.1.1:53, not 10.0.0.1, 192.168.1.1, 127.0.0.1", vec!["8.8.4.4", "1.1.1.1"]),
             ("version 1.2.3.4.5 or 300.1.1.1 or v8.8.8.8", vec![]),
             ("100.64.0.1 198.18.0.1 203.0.113.9 224.0.0.1", vec![]),

@@ -2,8 +2,9 @@
 //!
 //! In: a text. Out: changes in order. The common cases of ftfy 6.3 (Speer 2019, "ftfy"), by rules of our own:
 //! - UTF-8 read as Windows-1252 or Latin-1 (`Ã©`, `â€™`, `ðŸ˜€`), also more than once, also as surrogate pairs (CESU-8). A sequence
-//!   counts if it can hardly be meant: of three or more bytes; of two bytes that stand for U+0080..U+00FF, unless its second
-//!   character is a dash, a quote or an ellipsis; any other if the text has one of the former or if two stand side by side.
+//!   counts if it can hardly be meant: of three or more bytes; of two bytes that stand for U+0080..U+00FF or whose capital is in the
+//!   middle of a word or before a sign that a word goes on after; with a dash, a quote or an ellipsis only within a word; any other
+//!   if the text has one of the former or if two stand side by side.
 //! - single C1 controls, which are Windows-1252 characters;
 //! - terminal escapes, other controls, byte order marks, zero-width spaces, interlinear marks: taken out;
 //! - carriage returns, next line, line and paragraph separators: line feeds;
@@ -47,7 +48,7 @@ pub(super) fn repair(text: &str) -> Vec<Change> {
         }
         let rest = &text[at..];
         let c = rest.chars().next().unwrap_or(' ');
-        let change = mojibake(rest, sure).or_else(|| single(rest, c));
+        let change = mojibake(text, at, sure).or_else(|| single(rest, c));
         let width = change.as_ref().map_or(c.len_utf8(), |(width, _, _)| *width);
         if let Some((width, rule, with)) = change {
             changes.push(Change { range: at..at + width, rule, with });
@@ -100,20 +101,20 @@ struct Garbled {
     sure: bool,
 }
 
-/// A run of wrongly decoded characters at the beginning of `rest`, decoded again until nothing changes.
-fn mojibake(rest: &str, sure: bool) -> Option<(usize, &'static str, Cow<'static, str>)> {
-    let first = garbled(rest)?;
-    let second = garbled(&rest[first.width..]);
-    if !(sure || first.sure || second.is_some()) {
+/// A run of wrongly decoded characters that begins here, decoded again until nothing changes.
+fn mojibake(text: &str, at: usize, sure: bool) -> Option<(usize, &'static str, Cow<'static, str>)> {
+    let first = garbled(text, at)?;
+    if !(sure || first.sure || garbled(text, at + first.width).is_some()) {
         return None;
     }
     let (mut meant, mut width) = (String::new(), 0);
-    while let Some(found) = garbled(&rest[width..]) {
+    while let Some(found) = garbled(text, at + width) {
         meant.push(found.meant);
         width += found.width;
     }
+    let around = [text[..at].chars().next_back(), text[at + width..].chars().next()];
     for _ in 0..3 {
-        match again(&meant) {
+        match again(&meant, around) {
             Some(better) => meant = better,
             None => break,
         }
@@ -121,54 +122,65 @@ fn mojibake(rest: &str, sure: bool) -> Option<(usize, &'static str, Cow<'static,
     Some((width, "unicode.mojibake", Cow::Owned(meant)))
 }
 
-/// A decoded run that was encoded wrongly more than once.
-fn again(text: &str) -> Option<String> {
-    let (mut better, mut at, mut changed) = (String::new(), 0, false);
-    while let Some(c) = text[at..].chars().next() {
-        let rest = &text[at..];
-        let run = garbled(rest).is_some_and(|found| found.sure || garbled(&rest[found.width..]).is_some());
-        if !run {
-            better.push(c);
-            at += c.len_utf8();
-            continue;
-        }
-        changed = true;
-        while let Some(found) = garbled(&text[at..]) {
-            better.push(found.meant);
-            at += found.width;
-        }
+/// A decoded run that was encoded wrongly more than once, given the characters around it.
+fn again(run: &str, [before, after]: [Option<char>; 2]) -> Option<String> {
+    let text: String = before.into_iter().chain(run.chars()).chain(after).collect();
+    let mut at = before.map_or(0, char::len_utf8);
+    let end = at + run.len();
+    let (mut better, mut changed, mut running) = (String::new(), false, false);
+    while at < end {
+        let rest = &text[at..end];
+        let found = garbled(&text, at).filter(|found| found.width <= rest.len());
+        let found = found.filter(|found| running || found.sure || garbled(&text, at + found.width).is_some());
+        running = found.is_some();
+        changed |= running;
+        let (c, width) = match found {
+            Some(found) => (found.meant, found.width),
+            None => rest.chars().next().map(|c| (c, c.len_utf8()))?,
+        };
+        better.push(c);
+        at += width;
     }
     changed.then_some(better)
 }
 
 fn has_sure_mojibake(text: &str) -> bool {
     let leads = |(_, c): &(usize, char)| byte_of(*c).is_some_and(|byte| byte >= 0xC2);
-    text.char_indices().filter(leads).any(|(at, _)| garbled(&text[at..]).is_some_and(|found| found.sure))
+    text.char_indices().filter(leads).any(|(at, _)| garbled(text, at).is_some_and(|found| found.sure))
 }
 
-fn garbled(rest: &str) -> Option<Garbled> {
-    let mut chars = rest.chars();
-    let lead = byte_of(chars.next()?)?;
-    let length = match lead {
+/// The wrongly decoded character that begins here, if it may be one.
+fn garbled(text: &str, at: usize) -> Option<Garbled> {
+    let rest = &text[at..];
+    let lead = rest.chars().next()?;
+    let length = match byte_of(lead)? {
         0xC2..=0xDF => 2,
         0xE0..=0xEF => 3,
         0xF0..=0xF4 => 4,
         _ => return None,
     };
-    let found = decoded(rest, length)?;
-    if (0xD800..0xDC00).contains(&found.1) {
+    let (width, code) = decoded(rest, length)?;
+    if (0xD800..0xDC00).contains(&code) {
         // Half of a surrogate pair; the other half must follow.
-        let low = decoded(&rest[found.0..], 3).filter(|low| (0xDC00..0xE000).contains(&low.1))?;
-        let code = 0x10000 + ((found.1 - 0xD800) << 10) + (low.1 - 0xDC00);
-        return Some(Garbled { width: found.0 + low.0, meant: char::from_u32(code)?, sure: true });
+        let low = decoded(&rest[width..], 3).filter(|low| (0xDC00..0xE000).contains(&low.1))?;
+        let code = 0x10000 + ((code - 0xD800) << 10) + (low.1 - 0xDC00);
+        return Some(Garbled { width: width + low.0, meant: char::from_u32(code)?, sure: true });
     }
-    let meant = char::from_u32(found.1)?;
-    let second = rest.chars().nth(1)?;
-    let punctuation = "…–—‘’“”".contains(second);
-    // Two-byte sequences under U+0100 begin with Â or Ã, which few words end in before such a character.
-    let sure = length > 2 || (lead <= 0xC3 && !punctuation);
-    let keep = !(meant.is_control() && length > 2);
-    keep.then_some(Garbled { width: found.0, meant, sure })
+    let meant = char::from_u32(code)?;
+    let sure =
+        length > 2 || is_sure(text[..at].chars().next_back(), lead, rest.chars().nth(1)?, rest[width..].chars().next());
+    (length == 2 || !meant.is_control()).then_some(Garbled { width, meant, sure })
+}
+
+/// Whether a capital and what follows it, which together are a sequence of two bytes, can hardly be meant, by what is around them.
+fn is_sure(before: Option<char>, lead: char, second: char, after: Option<char>) -> bool {
+    let (in_word, goes_on) = (before.is_some_and(char::is_lowercase), after.is_some_and(char::is_lowercase));
+    if "…–—‘’“”".contains(second) {
+        // Single letters are words in some languages: `É—ele—verdade`.
+        return "ÂÃÄÅÎÏÐÑ".contains(lead) && goes_on && !before.is_some_and(char::is_uppercase);
+    }
+    // Few words end in Â or Ã before such a character; `Úžasný` is a word; `kuÅ¡` and `Ä‡e` are none.
+    matches!(lead, 'Â' | 'Ã') || (lead.is_uppercase() && (in_word || (goes_on && !second.is_alphabetic())))
 }
 
 /// The width in bytes and the code point of a sequence of this many wrongly read bytes; no overlong forms.
@@ -250,7 +262,8 @@ mod tests {
             "word",
             "café crème, naïve façade — it’s “quoted” … 20 € ©",
             "Übergröße für Mädchen",
-            "привет мир",
+            "привет МИР",
+            "kuš će ığ œuf cœur",
             "我们都在这里。",
             "नमस्ते दुनिया",
             "smile 😀 and 👍🏽",

@@ -14,6 +14,8 @@ mod fineweb;
 mod gopher;
 mod known;
 mod lists;
+#[cfg(test)]
+mod parity;
 pub(crate) mod refinedweb;
 mod repetition;
 

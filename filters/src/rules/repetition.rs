@@ -114,7 +114,7 @@ fn repeated(hashes: &[u64], positions: &[u32]) -> (Vec<u32>, Option<(usize, usiz
     let slots: Vec<u32> = positions.iter().map(|&at| counts.add(hashes[at as usize]).0 as u32).collect();
     let (mut repeated, mut best) = (Vec::new(), None);
     for (&at, slot) in positions.iter().zip(slots) {
-        let count = counts.counts[slot as usize] as usize;
+        let count = counts.count(slot) as usize;
         if count > 1 {
             repeated.push(at);
             if best.is_none_or(|(_, highest)| count > highest) {
@@ -138,8 +138,12 @@ fn duplicated_n_grams(text: &[u8], words: &[Word]) -> [usize; 6] {
         return duplicated;
     }
     let joined = Joined::new(text, words);
-    let candidates = joined.candidates();
+    let all: Vec<u32> = (0..=(words.len() - SHORTEST) as u32).collect();
+    let mut candidates = joined.candidates::<16>(&all, SHORTEST);
     for n in SHORTEST..=10 {
+        if n == 7 {
+            candidates = joined.candidates::<32>(&candidates, n);
+        }
         let mut seen = Counts::for_keys(candidates.len());
         let mut next = 0;
         for &at in &candidates {
@@ -159,8 +163,6 @@ fn duplicated_n_grams(text: &[u8], words: &[Word]) -> [usize; 6] {
 
 /// The shortest n-gram that is looked for twice.
 const SHORTEST: usize = 5;
-/// Bytes of an n-gram that are looked at first.
-const PREFIX: usize = 16;
 
 /// The words of a text without what is between them.
 struct Joined {
@@ -171,7 +173,7 @@ struct Joined {
 
 impl Joined {
     fn new(text: &[u8], words: &[Word]) -> Self {
-        let mut bytes = Vec::with_capacity(text.len() + PREFIX);
+        let mut bytes = Vec::with_capacity(text.len());
         let mut starts = Vec::with_capacity(words.len() + 1);
         for word in words {
             starts.push(bytes.len() as u32);
@@ -185,50 +187,60 @@ impl Joined {
         &self.bytes[self.starts[at] as usize..self.starts[at + n] as usize]
     }
 
-    /// Positions at which an n-gram may begin that occurs twice, in order: its first 16 bytes do, or it may be shorter than that.
-    fn candidates(&self) -> Vec<u32> {
-        let last = self.starts.len() - 1 - SHORTEST;
-        let mut counts = Counts::for_keys(self.starts.len());
-        let key = |at: usize| {
-            let bytes = self.bytes.get(self.starts[at] as usize..)?.first_chunk::<PREFIX>()?;
-            let bits = u128::from_le_bytes(*bytes);
-            Some(
-                (bits as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                    ^ ((bits >> 64) as u64).wrapping_mul(0xD6E8_FEB8_6659_FD93),
-            )
+    /// Of these positions those at which an n-gram of `n` or more words may begin that occurs twice: its first `BYTES` bytes do, or it
+    /// may be shorter than that.
+    fn candidates<const BYTES: usize>(&self, positions: &[u32], n: usize) -> Vec<u32> {
+        let mut counts = Counts::for_keys(positions.len());
+        let key = |at: u32| self.bytes.get(self.starts[at as usize] as usize..)?.first_chunk::<BYTES>().map(prefix_key);
+        let slots: Vec<Option<u32>> = positions.iter().map(|&at| key(at).map(|key| counts.add(key).0 as u32)).collect();
+        let may_begin = |(at, slot): &(u32, Option<u32>)| {
+            let at = *at as usize;
+            let Some(&end) = self.starts.get(at + n) else { return false };
+            ((end - self.starts[at]) as usize) < BYTES || slot.is_some_and(|slot| counts.count(slot) > 1)
         };
-        // The words after `last` begin no n-gram, but their bytes may equal those of one that is cut elsewhere: they do not count.
-        let slots: Vec<Option<u32>> = (0..=last).map(|at| key(at).map(|key| counts.add(key).0 as u32)).collect();
-        let is_short = |at: usize| ((self.starts[at + SHORTEST] - self.starts[at]) as usize) < PREFIX;
-        let again = |(at, slot): &(usize, Option<u32>)| {
-            is_short(*at) || slot.is_some_and(|slot| counts.counts[slot as usize] > 1)
-        };
-        slots.into_iter().enumerate().filter(again).map(|(at, _)| at as u32).collect()
+        positions.iter().copied().zip(slots).filter(may_begin).map(|(at, _)| at).collect()
     }
 }
 
-/// Counts of 64-bit keys: open addressing, at most half full, sized once.
+/// A hash of some words of 8 bytes; two prefixes that share it are both candidates, no more.
+#[inline]
+fn prefix_key<const BYTES: usize>(bytes: &[u8; BYTES]) -> u64 {
+    let (words, _) = bytes.as_chunks::<8>();
+    words
+        .iter()
+        .fold(0, |key: u64, word| (key.rotate_left(31) ^ u64::from_le_bytes(*word)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+/// Counts of 64-bit keys: open addressing, at most half full, sized once; a key and its count share a cache line.
 struct Counts {
-    keys: Vec<u64>,
-    counts: Vec<u32>,
+    slots: Vec<(u64, u32)>,
 }
 
 impl Counts {
     fn for_keys(keys: usize) -> Self {
-        let slots = (2 * keys).next_power_of_two().max(2);
-        Self { keys: vec![0; slots], counts: vec![0; slots] }
+        Self { slots: vec![(0, 0); (2 * keys).next_power_of_two().max(2)] }
     }
 
     /// Adds one; the key's slot and its new count.
+    #[inline]
     fn add(&mut self, key: u64) -> (usize, u32) {
-        let mask = self.keys.len() - 1;
-        let mut slot = (key.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 32) as usize & mask;
-        while self.counts[slot] > 0 && self.keys[slot] != key {
-            slot = (slot + 1) & mask;
+        let mask = self.slots.len() - 1;
+        let mut at = (key.wrapping_mul(0xD6E8_FEB8_6659_FD93) >> 32) as usize & mask;
+        loop {
+            let slot = &mut self.slots[at & mask];
+            if slot.1 == 0 {
+                slot.0 = key;
+            }
+            if slot.0 == key {
+                slot.1 += 1;
+                return (at, slot.1);
+            }
+            at = (at + 1) & mask;
         }
-        self.keys[slot] = key;
-        self.counts[slot] += 1;
-        (slot, self.counts[slot])
+    }
+
+    fn count(&self, slot: u32) -> u32 {
+        self.slots[slot as usize].1
     }
 }
 

@@ -3,8 +3,9 @@
 //! In: a piece. Out: the lengths of its tokens, if it is special. Which pieces are special follows spaCy 3.8 for English; the
 //! straight apostrophe stands for the curly one too.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What a special piece becomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,11 +20,14 @@ pub(super) struct Special {
 /// All special pieces, with a filter in front that turns most others away.
 pub(super) struct Specials {
     filter: Vec<u64>,
-    known: HashMap<Box<[u8]>, Special>,
+    known: Vec<(Box<[u8]>, Special)>,
+    /// Index in `known` plus 1, or 0, by hash; open addressing.
+    slots: Vec<u16>,
     longest: usize,
 }
 
-const FILTER_BITS: u32 = 14;
+const FILTER_BITS: u32 = 16;
+const SLOTS: usize = 1 << 13;
 
 impl Specials {
     /// The special piece, if it is one.
@@ -32,31 +36,52 @@ impl Specials {
         if piece.is_empty() || piece.len() > self.longest {
             return None;
         }
-        let slot = slot(piece);
-        if self.filter[slot / 64] >> (slot % 64) & 1 == 0 {
+        let bit = bit(piece);
+        if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
             return None;
         }
-        self.known.get(piece)
+        self.find(piece).1.map(|at| &self.known[at].1)
+    }
+
+    /// The slot where the piece is or would be, and its index if it is known.
+    fn find(&self, piece: &[u8]) -> (usize, Option<usize>) {
+        let mut slot = xxh3_64(piece) as usize % SLOTS;
+        loop {
+            match usize::from(self.slots[slot]).checked_sub(1) {
+                Some(at) if *self.known[at].0 == *piece => return (slot, Some(at)),
+                Some(_) => slot = (slot + 1) % SLOTS,
+                None => return (slot, None),
+            }
+        }
     }
 
     fn add(&mut self, piece: &str, parts: Vec<u8>) {
-        let slot = slot(piece.as_bytes());
-        self.filter[slot / 64] |= 1 << (slot % 64);
+        let bit = bit(piece.as_bytes());
+        self.filter[bit / 64] |= 1 << (bit % 64);
         self.longest = self.longest.max(piece.len());
-        self.known.insert(piece.as_bytes().into(), Special { parts, affixes: Vec::new() });
+        let special = Special { parts, affixes: Vec::new() };
+        match self.find(piece.as_bytes()) {
+            (_, Some(at)) => self.known[at].1 = special,
+            (slot, None) => {
+                self.known.push((piece.as_bytes().into(), special));
+                self.slots[slot] = self.known.len() as u16;
+            }
+        }
     }
 }
 
-/// First and last byte and length, hashed.
+/// The first, the middle and the last byte and the length, hashed.
 #[inline]
-fn slot(piece: &[u8]) -> usize {
-    let key = u32::from(piece[0]) | u32::from(piece[piece.len() - 1]) << 8 | (piece.len() as u32) << 16;
+fn bit(piece: &[u8]) -> usize {
+    let [first, middle, last] = [0, piece.len() / 2, piece.len() - 1].map(|at| u32::from(piece[at]));
+    let key = first | middle << 8 | last << 16 | (piece.len() as u32) << 24;
     (key.wrapping_mul(0x9E37_79B1) >> (32 - FILTER_BITS)) as usize
 }
 
 /// The table, built once; `affixes` says how affixes alone split a piece.
 pub(super) fn build(affixes: impl Fn(&str) -> Vec<u8>) -> Specials {
-    let mut specials = Specials { filter: vec![0; 1 << (FILTER_BITS - 6)], known: HashMap::new(), longest: 0 };
+    let mut specials =
+        Specials { filter: vec![0; 1 << (FILTER_BITS - 6)], known: Vec::new(), slots: vec![0; SLOTS], longest: 0 };
     for parts in exceptions() {
         for apostrophe in ["'", "\u{2019}"] {
             let parts: Vec<String> = parts.iter().map(|part| part.replace('\'', apostrophe)).collect();

@@ -90,7 +90,7 @@ impl<'a> Splitter<'a> {
         (start, end)
     }
 
-    #[inline]
+    #[inline(always)]
     fn class_at(&self, at: usize) -> (Class, usize) {
         let byte = self.bytes[at];
         if byte < 0x80 {
