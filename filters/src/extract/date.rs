@@ -1,7 +1,7 @@
 //! Dates as people and programs write them, to `YYYY-MM-DD`.
 //!
 //! In: a short text or an address. Out: the first full date in it, as written: no time zone is applied, no clock is
-//! read, and a date whose day and month cannot be told apart (`03/04/2020`) is none. Where dates stand on a page is
+//! read, and a date whose day and month cannot be told apart (`03/04/2020`, but not `03.04.2020`) is none. Where dates stand on a page is
 //! left to `meta`.
 
 /// Years the web can have pages of; there is no clock to say which of these lie in the future.
@@ -172,7 +172,7 @@ fn date_at(parts: &[Part]) -> Option<String> {
             match (a, b) {
                 (_, 13..) => valid(year, a, b),
                 (13.., _) => valid(year, b, a),
-                _ if x == '/' && a != b => None,
+                _ if x != '.' && a != b => None,
                 _ => valid(year, b, a),
             }
         }
@@ -238,6 +238,8 @@ mod tests {
             ("11/21/2019", Some("2019-11-21")),
             ("21/11/2019", Some("2019-11-21")),
             ("03/04/2020", None),
+            ("03-04-2020", None),
+            ("03.04.2020", Some("2020-04-03")),
             ("2019年11月21日", Some("2019-11-21")),
             ("2020년 3월 4일", Some("2020-03-04")),
             ("2019-02-29", None),

@@ -32,7 +32,11 @@ fn half_a_megabyte_of_nested_lists_is_read_to_its_end() {
 #[test]
 fn tables_in_tables_do_not_multiply() {
     let row = format!("<table><tr>{}<td>", "<td>x".repeat(50));
-    for html in [row.repeat(2000), row.repeat(150) + &"<td>y".repeat(100_000), "<table><tr><td colspan=9007199254740992 rowspan=65534>x".repeat(3000)] {
+    for html in [
+        row.repeat(2000),
+        row.repeat(150) + &"<td>y".repeat(100_000),
+        "<table><tr><td colspan=9007199254740992 rowspan=65534>x".repeat(3000),
+    ] {
         for page in both(&html) {
             match page {
                 Ok(page) => assert!(page.text.len() <= html.len()),
@@ -46,7 +50,16 @@ fn tables_in_tables_do_not_multiply() {
 fn entities_are_never_expanded_twice_or_defined_by_a_page() {
     let bomb = "<!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;&a;&a;\">]><p>&b; &amp;amp;lt;";
     assert!(text(bomb).ends_with("&b; &amp;lt;"), "{}", text(bomb));
-    for unit in ["&CounterClockwiseContourIntegral;", "&NotEqualTilde;", "&#x1F98A;", "&#99999999999999999999;", "&amp", "&", "&#", "&#x"] {
+    for unit in [
+        "&CounterClockwiseContourIntegral;",
+        "&NotEqualTilde;",
+        "&#x1F98A;",
+        "&#99999999999999999999;",
+        "&amp",
+        "&",
+        "&#",
+        "&#x",
+    ] {
         let html = repeated(unit, 1 << 20);
         let page = text(&html);
         assert!(page.ends_with("end of the page") && page.len() <= html.len() * 2, "{unit}");
@@ -82,7 +95,8 @@ fn what_is_never_closed_takes_the_rest_of_the_page_at_most() {
 fn a_giant_attribute_is_passed_over() {
     for name in ["class", "data-state", "href", "style", "id", "content"] {
         for value in ["nav ", "x", "&amp;", "ü", "display:none;", " "] {
-            let html = format!("<div {name}=\"{}\"></div><p>The text after it stays.", value.repeat((4 << 20) / value.len()));
+            let html =
+                format!("<div {name}=\"{}\"></div><p>The text after it stays.", value.repeat((4 << 20) / value.len()));
             assert_eq!(text(&html), "The text after it stays.", "{name}={value}");
         }
     }

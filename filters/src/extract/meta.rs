@@ -16,6 +16,9 @@ use super::work::Work;
 /// An author's name or a date with the words around it is shorter than this, in bytes.
 const MAX_LABEL_BYTES: usize = 120;
 
+/// A text that is little more than a date, in bytes.
+const MAX_BARE_BYTES: usize = 40;
+
 /// Names of `meta` tags that hold the date of publication, the most reliable first.
 const DATE_NAMES: &[&str] = &[
     "article:published_time",
@@ -124,8 +127,10 @@ struct Sources<'a> {
 pub(super) fn about(tree: &Tree, content: &Content, url: Option<&str>, work: &mut Work) -> About {
     let sources = sources(tree, content);
     work.add(tree.nodes.len() * 2);
-    let date =
-        date(tree, content, &sources).or_else(|| url.and_then(date_in_url)).or_else(|| labelled_date(tree, &sources));
+    let date = date(tree, content, &sources)
+        .or_else(|| url.and_then(date_in_url))
+        .or_else(|| labelled_date(tree, &sources))
+        .or_else(|| bare_date(tree, content));
     let author = authors(tree, &sources);
     let site = sources.site.map(|(_, name)| name).or(sources.linked.publisher.as_deref()).and_then(non_empty);
     let title = sources.og_title.or(sources.heading).or(sources.any_heading).or(sources.title);
@@ -229,6 +234,17 @@ fn labelled_date(tree: &Tree, sources: &Sources<'_>) -> Option<String> {
     sources.dated.iter().find_map(label).or_else(|| sources.bylines.iter().find_map(label))
 }
 
+/// The first text up to the end of the content that is little more than a date.
+fn bare_date(tree: &Tree, content: &Content) -> Option<String> {
+    let end = content.ranges(tree).map(|range| range.end).max().unwrap_or(0);
+    let short = |at: &usize| {
+        let text = tree.text(*at);
+        (8..=MAX_BARE_BYTES).contains(&text.trim().len()) && text.bytes().filter(u8::is_ascii_digit).count() >= 5
+    };
+    let body = tree.nodes.iter().position(|node| node.tag == Tag::Body).unwrap_or(0);
+    (body..end).filter(short).find_map(|at| date_in(tree.text(at)))
+}
+
 /// `meta`, linked data, `itemprop`, `rel=author`, then bylines; several joined by `; `.
 fn authors(tree: &Tree, sources: &Sources<'_>) -> Option<String> {
     let mut names: Vec<String> = sources.authors.as_ref().map_or(Vec::new(), |(_, names)| names.clone());
@@ -287,14 +303,17 @@ fn author_name(text: &str) -> Option<String> {
             name = rest.trim_start_matches([' ', ':', '\u{a0}']);
         }
     }
-    let cut = name.find(['|', '•', '·', '\n']).unwrap_or(name.len());
+    let lower = name.to_ascii_lowercase(); // as many bytes as the name
+    let words = [" updated", " published", " posted", " on "].iter().filter_map(|word| lower.find(word)).min();
+    let cut = name.find(['|', '•', '·']).into_iter().chain(words).min().unwrap_or(name.len());
     let name = name[..cut].trim_matches([' ', ',', ';', '-', '–', '—', ':']);
     let odd = name.len() > MAX_LABEL_BYTES
         || name.contains("://")
         || name.contains('@')
         || name.starts_with("www.")
         || name.split(' ').count() > 12
-        || !name.chars().any(char::is_alphabetic);
+        || !name.chars().any(char::is_alphabetic)
+        || date_in(name).is_some();
     (!odd).then(|| name.to_owned())
 }
 

@@ -282,9 +282,7 @@ fn furniture_limit(tag: Tag, hint: Hint, in_content: bool, kind: &Kind) -> f64 {
         0.5
     } else if hint.has(Hint::ASIDE) {
         0.6
-    } else if hint.has(Hint::COMMENT) && !kind.discussion {
-        0.5
-    } else if hint.has(Hint::REVIEW) && !kind.discussion && kind.product {
+    } else if !kind.discussion && (hint.has(Hint::COMMENT) || (hint.has(Hint::REVIEW) && kind.product)) {
         0.5
     } else if hint.has(Hint::META) && !kind.discussion {
         0.15

@@ -217,7 +217,7 @@ fn is_label(tree: &Tree, at: usize) -> bool {
     LABELS.iter().any(|label| text.starts_with(label)) || WHOLE_LABELS.contains(&whole)
 }
 
-/// Paragraphs that are nothing but a link to another page.
+/// Paragraphs that are nothing but a link to another page; in a list they are the list.
 fn drop_link_paragraphs(page: &Page<'_>, direct: &[(u32, u32)], root: usize, dropped: &mut [bool]) {
     let is_address = |at: usize| {
         let href = page.tree.attr(at, Attr::Href).unwrap_or("");
@@ -230,18 +230,21 @@ fn drop_link_paragraphs(page: &Page<'_>, direct: &[(u32, u32)], root: usize, dro
             && link >= LINK_BYTES
             && f64::from(link) >= f64::from(text) * LINK_SHARE
             && page.measures.is_leaf(*at)
+            && !matches!(page.tree.nodes[page.tree.nodes[*at].parent as usize].tag, Tag::Li | Tag::Dd)
             && !page.tree.subtree(*at).any(is_address)
     };
     let found: Vec<usize> = kept(page.tree, page.tree.subtree(root), dropped).filter(leads_away).collect();
     found.into_iter().for_each(|at| dropped[at] = true);
 }
 
-/// Paragraphs that were said before, as slide shows and pages for several widths do; code and cells of tables may repeat.
+/// Paragraphs that were said before, as slide shows and pages for several widths do; code, list
+/// items and cells of tables may repeat.
 fn drop_repeats(page: &Page<'_>, direct: &[(u32, u32)], root: usize, dropped: &mut [bool]) {
     let mut seen = HashSet::new();
     let mut said = |at: &usize| {
         let tag = page.tree.nodes[*at].tag;
-        if direct[*at].0 < REPEAT_BYTES || tag.is_preformatted() || matches!(tag, Tag::Td | Tag::Th) {
+        if direct[*at].0 < REPEAT_BYTES || tag.is_preformatted() || matches!(tag, Tag::Td | Tag::Th | Tag::Li | Tag::Dd)
+        {
             return false;
         }
         let text = || page.tree.subtree(*at).flat_map(|inner| page.tree.text(inner).bytes());
@@ -255,8 +258,7 @@ fn drop_repeats(page: &Page<'_>, direct: &[(u32, u32)], root: usize, dropped: &m
 mod tests {
     use super::super::{ExtractConfig, extract};
 
-    const PROSE: &str =
-        "<p>The quick brown fox jumps over the lazy dog, and then it rests in the shade for a while, quite unlike the dog, who only ever sleeps, number ";
+    const PROSE: &str = "<p>The quick brown fox jumps over the lazy dog, and then it rests in the shade for a while, quite unlike the dog, who only ever sleeps, number ";
 
     fn article(extra: &str) -> String {
         let prose: String = (0..12).map(|i| format!("{PROSE}{i}.</p>")).collect();
