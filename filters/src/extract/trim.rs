@@ -23,6 +23,9 @@ const PROSE_PAGE: f64 = 3000.0;
 const CAPTION_SHARE: f64 = 0.2;
 const CAPTION_BYTES: f64 = 600.0;
 
+/// Nodes around a caption among which what it describes is looked for.
+const CAPTION_NODES: usize = 200;
+
 /// Buttons and dates are shorter than this, labels than that, in bytes.
 const SMALL_BYTES: f64 = 60.0;
 const LABEL_BYTES: f64 = 100.0;
@@ -58,8 +61,13 @@ const LABELS: &[&str] = &[
     "share on",
     "share:",
     "follow us",
-    "sign up",
-    "subscribe",
+    "sign up for our",
+    "sign up to our",
+    "sign up now",
+    "sign up today",
+    "subscribe to our",
+    "subscribe now",
+    "subscribe today",
     "filed under",
     "tagged:",
     "tags:",
@@ -105,7 +113,6 @@ const LABELS: &[&str] = &[
     "click here to",
     "photo:",
     "photo by",
-    "image:",
     "image credit",
     "foto:",
     "fotos:",
@@ -120,7 +127,6 @@ const WHOLE_LABELS: &[&str] = &[
     "advertisement",
     "advertisements",
     "advert",
-    "ad",
     "sponsored",
     "anzeige",
     "werbung",
@@ -137,18 +143,12 @@ const WHOLE_LABELS: &[&str] = &[
     "share",
     "teilen",
     "tweet",
-    "print",
-    "drucken",
     "read more",
-    "mehr",
-    "more",
     "weiterlesen",
     "related",
     "caption",
-    "close",
     "back to top",
     "nach oben",
-    "loading",
 ];
 
 /// Leaves out the leftovers under `root`.
@@ -203,11 +203,18 @@ fn drop_small(page: &Page<'_>, sums: &Sums, root: usize, dropped: &mut [bool]) {
             continue;
         }
         let caption = tag == Tag::Figcaption || (hint.has(Hint::CAPTION) && tag != Tag::Caption);
+        let may_be_label = !matches!(tag, Tag::Dt | Tag::Td | Tag::Th | Tag::Pre);
         let small = (tag == Tag::A && hint.has(Hint::BUTTON)) || tag == Tag::Time || hint.has(Hint::DATE);
-        dropped[at] = (caption && bytes < all * CAPTION_SHARE && bytes < CAPTION_BYTES)
+        dropped[at] = (caption && bytes < all * CAPTION_SHARE && bytes < CAPTION_BYTES && !names_code(page.tree, at))
             || (small && bytes < SMALL_BYTES)
-            || (bytes < LABEL_BYTES && page.measures.is_leaf(at) && is_label(page.tree, at));
+            || (bytes < LABEL_BYTES && may_be_label && page.measures.is_leaf(at) && is_label(page.tree, at));
     }
+}
+
+/// True for the caption of a listing or table, which says what the reader sees there.
+fn names_code(tree: &Tree, at: usize) -> bool {
+    let around = tree.subtree(tree.nodes[at].parent as usize).take(CAPTION_NODES);
+    around.into_iter().any(|inner| tree.nodes[inner].tag.is_preformatted() || tree.nodes[inner].tag == Tag::Table)
 }
 
 fn is_label(tree: &Tree, at: usize) -> bool {
@@ -284,6 +291,7 @@ mod tests {
             "<p>Readers also like foxes.</p>",
             "<p>Ask <a href=mailto:a@b.org>a@b.org</a></p>",
             "<pre>advert</pre>x",
+            "<figure><pre>fox()</pre><figcaption>Listing 1: a fox</figcaption></figure>",
         ] {
             assert_ne!(article(extra), article(""), "{extra}");
         }
