@@ -5,6 +5,8 @@
 //! The words were chosen by hand and checked against the development pages of WCXB: in elements named with a word
 //! of the boilerplate groups, 0 to 15 % of the text belongs to the annotated content.
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::dom::{Attr, Tree};
 
 /// A set of suspicions about an element.
@@ -242,12 +244,28 @@ const PAIRS: &[(&str, Hint)] = &[
 /// After these a word describes the page around it, as in `has-sidebar` or `menu-open`'s `no-menu`.
 const QUALIFIERS: [&str; 10] = ["has", "no", "with", "without", "hide", "elementor", "not", "js", "under", "non"];
 
-/// Everything the attributes of `at` suggest.
-pub(super) fn hint(tree: &Tree, at: usize) -> Hint {
+/// Names read last, by the low bits of their hash: a page has few names and repeats them.
+const REMEMBERED: usize = 1024;
+
+/// Everything the attributes of each node suggest.
+pub(super) fn hints(tree: &Tree) -> Vec<Hint> {
+    let mut remembered = vec![(0, Hint::default()); REMEMBERED];
+    let mut names_hint = |names: &str| {
+        let hash = xxh3_64(names.as_bytes());
+        let place = &mut remembered[hash as usize % REMEMBERED];
+        if place.0 != hash {
+            *place = (hash, words_hint(names));
+        }
+        place.1
+    };
+    (0..tree.nodes.len()).map(|at| hint(tree, at, &mut names_hint)).collect()
+}
+
+fn hint(tree: &Tree, at: usize, mut names_hint: impl FnMut(&str) -> Hint) -> Hint {
     let mut hint = Hint::default();
     for (name, value) in tree.attrs(at) {
         let found = match name {
-            Attr::Class | Attr::Id => words_hint(value),
+            Attr::Class | Attr::Id => names_hint(value),
             Attr::Role => role_hint(value),
             Attr::Itemprop if value.trim() == "articleBody" => Hint::CONTENT,
             Attr::Itemprop if value.trim() == "comment" => Hint::COMMENT,

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::ExtractFault;
 use super::dom::{Attr, Tree};
-use super::hints::{Hint, hint};
+use super::hints::{Hint, hints};
 use super::measure::{Measures, Sums};
 use super::tag::Tag;
 use super::trim;
@@ -123,7 +123,7 @@ pub(super) struct Page<'a> {
 
 impl<'a> Page<'a> {
     fn new(tree: &'a Tree, work: &mut Work) -> Result<Self, ExtractFault> {
-        let hints = (0..tree.nodes.len()).map(|at| hint(tree, at)).collect();
+        let hints = hints(tree);
         let body = tree.nodes.iter().position(|node| node.tag == Tag::Body).unwrap_or(0);
         Ok(Self { tree, measures: Measures::new(tree, work)?, hints, body })
     }
