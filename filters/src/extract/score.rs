@@ -14,7 +14,7 @@ use std::ops::Range;
 use super::ExtractFault;
 use super::dom::{Attr, Tree};
 use super::hints::{Hint, hints};
-use super::measure::{Measures, Sums};
+use super::measure::{Amount, Measures, Sums};
 use super::tag::Tag;
 use super::trim;
 use super::work::Work;
@@ -30,6 +30,9 @@ const FURNITURE_WEIGHT: f64 = 0.5;
 
 /// Nor than this share, inside `<main>` or `<article>`, if only a class or id speaks against it.
 const NAMED_WEIGHT: f64 = 0.3;
+
+/// An element named after navigation is none with so many bytes of text, most of it prose outside links.
+const LONG_PROSE: f64 = 1200.0;
 
 /// Prose of less weight (1250 bytes) than this can be the frame of a listing or of a discussion.
 const LITTLE_PROSE: f64 = 5000.0;
@@ -194,6 +197,7 @@ impl<'a> Page<'a> {
                 let amount = sums.of(self.tree.subtree(at));
                 let hint = self.hints[at];
                 let in_content = at < content_end;
+                let hint = if hint.has(Hint::NAV) && is_long_prose(amount) { hint.without(Hint::NAV) } else { hint };
                 let limit = furniture_limit(node.tag, hint, in_content, kind);
                 let named_only = in_content && !matches!(node.tag, Tag::Nav | Tag::Footer | Tag::Aside);
                 let sure = hint.has(Hint::COMMENT.or(Hint::RELATED).or(Hint::REVIEW));
@@ -201,7 +205,9 @@ impl<'a> Page<'a> {
                 dropped[at] =
                     amount.text > 0.0 && amount.text < all.text * limit && amount.weight <= all.weight * weight;
             }
-            at = if dropped[at] { node.end as usize } else { at + 1 };
+            // Highlighters name parts of code: `comment` there is no reader's.
+            let passed = dropped[at] || node.tag == Tag::Code || node.tag.is_preformatted();
+            at = if passed { node.end as usize } else { at + 1 };
         }
     }
 
@@ -245,21 +251,26 @@ impl<'a> Page<'a> {
     }
 }
 
+/// True for more prose than any navigation holds, whatever the element is called.
+fn is_long_prose(amount: Amount) -> bool {
+    amount.text >= LONG_PROSE && amount.weight >= amount.text * 3.0 && amount.link < amount.text * 0.2
+}
+
 /// True for the page of one thing that is sold, as its linked data or Open Graph type says.
 fn is_product(tree: &Tree) -> bool {
-    let linked = tree.json.iter().any(|span| {
-        let json = tree.value(*span);
-        let typed = |name: &str| {
-            json.match_indices(name)
-                .any(|(at, _)| json[..at].trim_end().ends_with(':') || json[..at].trim_end().ends_with('['))
-        };
-        typed("\"Product\"") || typed("\"ProductGroup\"")
-    });
-    linked
-        || (0..tree.nodes.len()).filter(|&at| tree.nodes[at].tag == Tag::Meta).any(|at| {
-            tree.attr(at, Attr::Property).is_some_and(|p| p == "og:type")
-                && tree.attr(at, Attr::Content).is_some_and(|c| c.contains("product"))
+    let typed = |names: &[&str]| {
+        tree.json.iter().map(|span| tree.value(*span)).any(|json| {
+            let is_type = |at: usize| json[..at].trim_end().ends_with([':', '[']);
+            names.iter().any(|name| json.match_indices(name).any(|(at, _)| is_type(at)))
         })
+    };
+    let sold = typed(&["\"Product\"", "\"ProductGroup\""]);
+    let told = typed(&["\"Article\"", "\"NewsArticle\"", "\"BlogPosting\""]);
+    let says_product = |at: usize| {
+        tree.attr(at, Attr::Property) == Some("og:type")
+            && tree.attr(at, Attr::Content).is_some_and(|kind| kind.contains("product"))
+    };
+    (sold && !told) || (0..tree.nodes.len()).any(|at| tree.nodes[at].tag == Tag::Meta && says_product(at))
 }
 
 /// Largest share of the page's text an element may hold and still be left out as furniture; 0 keeps it.

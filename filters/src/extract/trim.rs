@@ -196,10 +196,14 @@ fn kept<'a>(tree: &'a Tree, range: Range<usize>, dropped: &'a [bool]) -> impl It
 /// Captions, buttons, dates and labels.
 fn drop_small(page: &Page<'_>, sums: &Sums, root: usize, dropped: &mut [bool]) {
     let all = sums.of(page.tree.subtree(root)).text;
+    let mut code_end = 0;
     for at in page.tree.subtree(root).skip(1) {
         let (tag, hint) = (page.tree.nodes[at].tag, page.hints[at]);
         let bytes = sums.of(page.tree.subtree(at)).text;
-        if tag == Tag::Text || dropped[at] || bytes == 0.0 {
+        if tag == Tag::Code || tag.is_preformatted() {
+            code_end = code_end.max(page.tree.nodes[at].end as usize);
+        }
+        if tag == Tag::Text || dropped[at] || bytes == 0.0 || at < code_end {
             continue;
         }
         let caption = tag == Tag::Figcaption || (hint.has(Hint::CAPTION) && tag != Tag::Caption);
