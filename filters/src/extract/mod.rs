@@ -265,6 +265,37 @@ mod tests {
     }
 
     #[test]
+    fn code_keeps_what_highlighters_call_comments() {
+        let code = "<pre><code class=hljs><span class=hljs-comment># say it</span>\necho hi <span class='token comment'># now</span></code></pre>";
+        let text = page(&format!("<article>{}{code}</article>", PROSE.repeat(12))).expect("an article").text;
+        assert!(text.ends_with("# say it\necho hi # now"), "{text}");
+    }
+
+    #[test]
+    fn what_is_folded_away_is_read_and_what_is_hidden_is_not() {
+        let html = format!(
+            "<main>{p}{p}{p}{p}<div class=faq><h3>Why?</h3><div class=faq-answer style='display:none'>Because it folds.</div></div>\
+             <div role=tabpanel hidden>Second tab.</div><div hidden>Never seen.</div></main>",
+            p = PROSE
+        );
+        let text = page(&html).expect("a page").text;
+        assert!(
+            text.contains("Because it folds.") && text.contains("Second tab.") && !text.contains("Never seen"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn opinions_of_buyers_are_left_out_where_a_product_is_sold() {
+        let review =
+            "<div class=reviews><p>I bought it for my sister and she likes it very much, five stars.</p></div>";
+        let product = r#"<script type="application/ld+json">{"@type": "Product", "name": "x"}</script>"#;
+        let with = |head: &str| page(&format!("{head}<main>{}{review}</main>", PROSE.repeat(12))).expect("a page").text;
+        assert!(!with(product).contains("five stars"));
+        assert!(with("").contains("five stars"));
+    }
+
+    #[test]
     fn the_same_page_gives_the_same_bytes() {
         let html = format!("<div class=a>{PROSE}</div>").repeat(30);
         assert_eq!(page(&html), page(&html));
