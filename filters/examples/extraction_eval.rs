@@ -2,15 +2,16 @@
 //!
 //! In: a directory with `html/ID.html` and either `ground-truth/ID.json` (WCXB) or `ground-truth.json`
 //! (article-extraction-benchmark). Out: mean precision, recall and F1 over word multisets, overall and per page type,
-//! and speed on one core. `--dump OUT` also writes each page's text and score there.
-//! Metric: WCXB `evaluate.py` (words are runs of letters, digits and `_`, lower-cased).
+//! and speed on one core. `--dump OUT` also writes each page's text and score there. Metric: WCXB `evaluate.py` (words are
+//! runs of letters, digits and `_`, lower-cased). `texts FOLDER OUT` only extracts every `ID.html` of a folder and writes texts,
+//! authors, dates and processor time as JSON, for `tests/peers/extraction.py`, which knows the metrics of three benchmarks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use filters::charset;
-use filters::extract::{ExtractConfig, extract};
+use filters::extract::{ExtractConfig, Page, extract};
 use serde_json::Value;
 
 struct Case {
@@ -22,7 +23,11 @@ struct Case {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if_eq("texts").is_some() {
+        let usage = "usage: extraction_eval texts FOLDER OUT";
+        return write_texts(Path::new(&args.next().ok_or(usage)?), Path::new(&args.next().ok_or(usage)?));
+    }
     let dir = PathBuf::from(args.next().ok_or("usage: extraction_eval DIR [--dump OUT]")?);
     let dump = (args.next().as_deref() == Some("--dump")).then(|| args.next().map(PathBuf::from)).flatten();
     let mut scores: BTreeMap<String, Vec<[f64; 3]>> = BTreeMap::new();
@@ -54,6 +59,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     let megabytes = bytes as f64 / 1e6;
     println!("{megabytes:.1} MB of HTML in {elapsed:.2} s of processor time: {:.1} MB/s", megabytes / elapsed);
     Ok(())
+}
+
+fn write_texts(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    let files =
+        std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, std::io::Error>>()?;
+    let files: Vec<PathBuf> = files.into_iter().filter(|path| path.extension().is_some_and(|e| e == "html")).collect();
+    let pages = files.iter().map(std::fs::read).collect::<Result<Vec<_>, _>>()?;
+    let started = processor_secs();
+    let extracted: Vec<_> = pages
+        .iter()
+        .map(|page| extract(&charset::decode(page, None).text, None, &ExtractConfig::default()).unwrap_or_default())
+        .collect();
+    let seconds = processor_secs() - started;
+    let by_id = |value: fn(&Page) -> Value| -> serde_json::Map<String, Value> {
+        let id = |path: &PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        files.iter().zip(&extracted).map(|(path, page)| (id(path), value(page))).collect()
+    };
+    let texts = by_id(|page| page.text.clone().into());
+    let (authors, dates) = (by_id(|page| page.author.clone().into()), by_id(|page| page.date.clone().into()));
+    let all = serde_json::json!({ "seconds": seconds, "texts": texts, "authors": authors, "dates": dates });
+    Ok(std::fs::write(out, all.to_string())?)
 }
 
 fn text_of(case: &Case, page: &[u8]) -> String {

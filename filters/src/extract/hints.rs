@@ -5,11 +5,13 @@
 //! The words were chosen by hand and checked against the development pages of WCXB: in elements named with a word
 //! of the boilerplate groups, 0 to 15 % of the text belongs to the annotated content.
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::dom::{Attr, Tree};
 
 /// A set of suspicions about an element.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Hint(u16);
+pub(super) struct Hint(u32);
 
 impl Hint {
     /// Site navigation, page furniture, footers.
@@ -34,6 +36,18 @@ impl Hint {
     pub(super) const FORUM: Self = Self(512);
     /// Declared invisible.
     pub(super) const HIDDEN: Self = Self(1024);
+    /// Says when.
+    pub(super) const DATE: Self = Self(2048);
+    /// Says who, or who and when.
+    pub(super) const BYLINE: Self = Self(4096);
+    /// Describes a picture.
+    pub(super) const CAPTION: Self = Self(8192);
+    /// Something to press.
+    pub(super) const BUTTON: Self = Self(16384);
+    /// Buyers' opinions.
+    pub(super) const REVIEW: Self = Self(65536);
+    /// Folded away until a reader asks for it.
+    pub(super) const FOLD: Self = Self(32768);
 
     pub(super) fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
@@ -42,26 +56,38 @@ impl Hint {
     pub(super) const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
+
+    pub(super) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
 }
 
 /// Words in class names and ids, sorted for binary search.
 const WORDS: &[(&str, Hint)] = &[
+    ("accordion", Hint::FOLD),
+    ("accordions", Hint::FOLD),
     ("ad", Hint::PROMO),
     ("ads", Hint::PROMO),
     ("advert", Hint::PROMO),
     ("advertisement", Hint::PROMO),
     ("advertising", Hint::PROMO),
+    ("answer", Hint::FOLD),
     ("aside", Hint::ASIDE),
-    ("author", Hint::META),
-    ("authors", Hint::META),
+    ("author", Hint::META.or(Hint::BYLINE)),
+    ("authors", Hint::META.or(Hint::BYLINE)),
     ("banner", Hint::HEADER),
     ("bio", Hint::META),
     ("breadcrumb", Hint::NAV),
     ("breadcrumbs", Hint::NAV),
-    ("byline", Hint::META),
+    ("btn", Hint::BUTTON),
+    ("button", Hint::BUTTON),
+    ("byline", Hint::META.or(Hint::BYLINE)),
+    ("caption", Hint::CAPTION),
+    ("captions", Hint::CAPTION),
     ("cart", Hint::PROMO),
     ("ccpa", Hint::OVERLAY),
     ("checkout", Hint::PROMO),
+    ("collapsible", Hint::FOLD),
     ("colophon", Hint::NAV),
     ("comment", Hint::COMMENT),
     ("comments", Hint::COMMENT),
@@ -70,8 +96,14 @@ const WORDS: &[(&str, Hint)] = &[
     ("cookie", Hint::OVERLAY),
     ("cookies", Hint::OVERLAY),
     ("copyright", Hint::NAV),
+    ("credit", Hint::CAPTION),
+    ("credits", Hint::CAPTION),
     ("cta", Hint::PROMO),
+    ("date", Hint::DATE),
+    ("dateline", Hint::DATE),
+    ("datetime", Hint::DATE),
     ("dialog", Hint::OVERLAY),
+    ("disclaimer", Hint::PROMO),
     ("discourse", Hint::FORUM),
     ("discussion", Hint::FORUM),
     ("disqus", Hint::COMMENT),
@@ -79,6 +111,9 @@ const WORDS: &[(&str, Hint)] = &[
     ("drawer", Hint::OVERLAY),
     ("dropdown", Hint::NAV),
     ("editsection", Hint::OVERLAY),
+    ("expandable", Hint::FOLD),
+    ("faq", Hint::FOLD),
+    ("faqs", Hint::FOLD),
     ("flyout", Hint::NAV),
     ("foot", Hint::NAV),
     ("footer", Hint::NAV),
@@ -95,6 +130,7 @@ const WORDS: &[(&str, Hint)] = &[
     ("menu", Hint::NAV),
     ("menubar", Hint::NAV),
     ("menus", Hint::NAV),
+    ("metaline", Hint::META),
     ("modal", Hint::OVERLAY),
     ("nav", Hint::NAV),
     ("navbar", Hint::NAV),
@@ -118,11 +154,16 @@ const WORDS: &[(&str, Hint)] = &[
     ("print", Hint::OVERLAY),
     ("promo", Hint::PROMO),
     ("promotion", Hint::PROMO),
+    ("pubdate", Hint::DATE),
+    ("published", Hint::DATE),
     ("recirc", Hint::RELATED),
     ("recommendations", Hint::RELATED),
     ("recommended", Hint::RELATED),
     ("related", Hint::RELATED),
     ("respond", Hint::COMMENT),
+    ("review", Hint::REVIEW),
+    ("reviews", Hint::REVIEW),
+    ("saboxplugin", Hint::META),
     ("share", Hint::PROMO),
     ("sharedaddy", Hint::PROMO),
     ("sharing", Hint::PROMO),
@@ -141,7 +182,9 @@ const WORDS: &[(&str, Hint)] = &[
     ("subscribe", Hint::PROMO),
     ("subscription", Hint::PROMO),
     ("taboola", Hint::RELATED),
+    ("tabpanel", Hint::FOLD),
     ("teaser", Hint::RELATED),
+    ("timestamp", Hint::DATE),
     ("toast", Hint::OVERLAY),
     ("toolbar", Hint::NAV),
     ("tooltip", Hint::OVERLAY),
@@ -156,6 +199,7 @@ const WORDS: &[(&str, Hint)] = &[
 
 /// Pairs of neighbouring words, sorted for binary search.
 const PAIRS: &[(&str, Hint)] = &[
+    ("after content", Hint::RELATED),
     ("article body", Hint::CONTENT),
     ("article content", Hint::CONTENT),
     ("article info", Hint::META),
@@ -164,6 +208,7 @@ const PAIRS: &[(&str, Hint)] = &[
     ("back top", Hint::NAV),
     ("blog content", Hint::CONTENT),
     ("date published", Hint::META),
+    ("editors note", Hint::META),
     ("entry content", Hint::CONTENT),
     ("entry meta", Hint::META),
     ("latest news", Hint::RELATED),
@@ -189,8 +234,12 @@ const PAIRS: &[(&str, Hint)] = &[
     ("site info", Hint::NAV),
     ("sr only", Hint::OVERLAY),
     ("story body", Hint::CONTENT),
+    ("tab content", Hint::FOLD),
+    ("tab pane", Hint::FOLD),
+    ("tab panel", Hint::FOLD),
     ("tag list", Hint::META),
     ("to top", Hint::NAV),
+    ("toggle content", Hint::FOLD),
     ("up next", Hint::RELATED),
     ("visually hidden", Hint::OVERLAY),
     ("widget area", Hint::ASIDE),
@@ -199,16 +248,32 @@ const PAIRS: &[(&str, Hint)] = &[
 /// After these a word describes the page around it, as in `has-sidebar` or `menu-open`'s `no-menu`.
 const QUALIFIERS: [&str; 10] = ["has", "no", "with", "without", "hide", "elementor", "not", "js", "under", "non"];
 
-/// Everything the attributes of `at` suggest.
-pub(super) fn hint(tree: &Tree, at: usize) -> Hint {
+/// Names read last, by the low bits of their hash: a page has few names and repeats them.
+const REMEMBERED: usize = 1024;
+
+/// Everything the attributes of each node suggest.
+pub(super) fn hints(tree: &Tree) -> Vec<Hint> {
+    let mut remembered = vec![(0, Hint::default()); REMEMBERED];
+    let mut names_hint = |names: &str| {
+        let hash = xxh3_64(names.as_bytes());
+        let place = &mut remembered[hash as usize % REMEMBERED];
+        if place.0 != hash {
+            *place = (hash, words_hint(names));
+        }
+        place.1
+    };
+    (0..tree.nodes.len()).map(|at| hint(tree, at, &mut names_hint)).collect()
+}
+
+fn hint(tree: &Tree, at: usize, mut names_hint: impl FnMut(&str) -> Hint) -> Hint {
     let mut hint = Hint::default();
     for (name, value) in tree.attrs(at) {
         let found = match name {
-            Attr::Class | Attr::Id => words_hint(value),
+            Attr::Class | Attr::Id => names_hint(value),
             Attr::Role => role_hint(value),
             Attr::Itemprop if value.trim() == "articleBody" => Hint::CONTENT,
             Attr::Itemprop if value.trim() == "comment" => Hint::COMMENT,
-            Attr::Hidden if &**value != "until-found" => Hint::HIDDEN,
+            Attr::Hidden if value != "until-found" => Hint::HIDDEN,
             Attr::AriaHidden if value.trim() == "true" => Hint::HIDDEN,
             Attr::Style if hides(value) => Hint::HIDDEN,
             _ => continue,
@@ -227,6 +292,7 @@ fn role_hint(role: &str) -> Hint {
         "complementary" => Hint::ASIDE,
         "dialog" | "alertdialog" | "tooltip" | "alert" | "status" => Hint::OVERLAY,
         "main" => Hint::CONTENT,
+        "tabpanel" => Hint::FOLD,
         _ => Hint::default(),
     }
 }

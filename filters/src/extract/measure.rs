@@ -7,8 +7,10 @@
 
 use std::ops::Range;
 
+use super::ExtractFault;
 use super::dom::{Attr, Tree};
 use super::tag::Tag;
+use super::work::Work;
 
 /// A block with this many bytes without white space counts as prose, about ten words.
 const PROSE_BYTES: u32 = 60;
@@ -50,28 +52,54 @@ pub(super) struct Measures<'a> {
     links: Vec<(bool, bool)>,
     /// Nearest block at or above the node.
     blocks: Vec<u32>,
+    /// True for blocks that hold other blocks.
+    holds_blocks: Vec<bool>,
 }
 
 impl<'a> Measures<'a> {
     /// Looks at every node.
-    pub(super) fn new(tree: &'a Tree) -> Self {
+    pub(super) fn new(tree: &'a Tree, work: &mut Work) -> Result<Self, ExtractFault> {
         let n = tree.nodes.len();
-        let mut measures = Self { tree, bytes: vec![0; n], links: vec![(false, false); n], blocks: vec![0; n] };
+        let mut measures = Self {
+            tree,
+            bytes: vec![0; n],
+            links: vec![(false, false); n],
+            blocks: vec![0; n],
+            holds_blocks: vec![false; n],
+        };
         for (at, node) in tree.nodes.iter().enumerate() {
             let above = measures.blocks[node.parent as usize];
             measures.blocks[at] = if node.tag.is_block() { at as u32 } else { above };
+            measures.holds_blocks[above as usize] |= node.tag.is_block();
             if node.tag == Tag::Text {
                 measures.bytes[at] = tree.text(at).bytes().filter(|byte| *byte > b' ').count() as u32;
             } else if node.tag == Tag::A && tree.attr(at, Attr::Href).is_some() {
+                work.charge(tree.subtree(at).len())?;
                 measures.links[at] = (true, is_card(tree, at));
             }
         }
-        measures
+        Ok(measures)
+    }
+
+    /// True for a block without blocks inside.
+    pub(super) fn is_leaf(&self, at: usize) -> bool {
+        self.tree.nodes[at].tag.is_block() && !self.holds_blocks[at]
     }
 
     /// Bytes of text under a node that are not white space, left out or not.
     pub(super) fn bytes(&self, at: usize) -> f64 {
         f64::from(self.bytes[self.tree.subtree(at)].iter().sum::<u32>())
+    }
+
+    /// Text and link bytes directly in each block, of what is not left out.
+    pub(super) fn direct(&self, dropped: &[bool], listing: bool) -> Vec<(u32, u32)> {
+        let mut blocks = vec![(0_u32, 0_u32); self.tree.nodes.len()];
+        self.visit(dropped, listing, |at, in_link| {
+            let block = &mut blocks[self.blocks[at] as usize];
+            block.0 += self.bytes[at];
+            block.1 += if in_link { self.bytes[at] } else { 0 };
+        });
+        blocks
     }
 
     /// Totals over the nodes that are not left out; in a `listing`, cards are content and not links.

@@ -1,24 +1,34 @@
 //! The main text of a web page.
 //!
-//! In: decoded HTML, the address it came from, and limits. Out: a [`Page`]: title, text without navigation and other
-//! boilerplate, the links, and the declared language. The steps are `dom` (markup to a flat tree under limits),
-//! `score` (which nodes are content) and `render` (nodes to text). Pure and deterministic; a page that breaks a limit
+//! In: decoded HTML, the address it came from, and limits. Out: a [`Page`]: text without navigation and other
+//! boilerplate, title, authors, date, site, links, and the declared language. The steps are `dom` (markup to a flat tree
+//! under limits), `score` (which nodes are content), `render` (nodes to text), `meta` and `links`. Pure and deterministic; a page that breaks a limit
 //! or holds no text is an [`ExtractFault`], which names a rule, a value and a threshold like every other verdict.
 //! Decoding bytes is left to `charset`, judging the text to the quality rules.
 //! Background: Kohlschütter et al. 2010 (text and link density), Bevendorff et al. 2023 (comparison of extractors).
 
-mod arena;
+mod build;
+mod date;
 mod dom;
 mod hints;
+#[cfg(test)]
+mod hostile;
+mod linked;
 mod links;
 mod measure;
+mod meta;
+mod names;
 mod render;
 mod score;
+mod table;
 mod tag;
 mod token;
+mod trim;
+mod work;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use work::Work;
 
 /// How text is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,11 +53,19 @@ pub struct ExtractConfig {
     pub max_nodes: usize,
     /// Elements nested deeper than this are unwrapped: their text stays. Browsers use 512.
     pub max_depth: usize,
+    /// Pages that take more work than this are refused, in units of about one node looked at; a large page takes some millions.
+    pub max_work: u64,
 }
 
 impl Default for ExtractConfig {
     fn default() -> Self {
-        Self { format: Format::Text, max_html_bytes: 16 << 20, max_nodes: 1_000_000, max_depth: 512 }
+        Self {
+            format: Format::Text,
+            max_html_bytes: 16 << 20,
+            max_nodes: 1_000_000,
+            max_depth: 512,
+            max_work: 100_000_000,
+        }
     }
 }
 
@@ -62,6 +80,12 @@ pub struct Page {
     pub links: Vec<String>,
     /// `lang` of the root element, as written.
     pub html_lang: Option<String>,
+    /// Who wrote it, as the page says; several are joined by `; `.
+    pub author: Option<String>,
+    /// Day of publication as `YYYY-MM-DD`, as the page or its address says; no time zone is applied.
+    pub date: Option<String>,
+    /// Name of the site or publisher.
+    pub site_name: Option<String>,
 }
 
 /// Why a page has no text.
@@ -83,34 +107,45 @@ pub enum ExtractFault {
         /// The limit.
         limit: usize,
     },
+    /// More work than `max_work`.
+    #[error("page takes at least {units} units of work, more than the limit of {limit}")]
+    TooMuchWork {
+        /// Units done before extraction stopped.
+        units: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// Nothing readable remains.
     #[error("page has no text")]
     NoText,
 }
 
 impl ExtractFault {
-    /// Name of the rule that refused the page: `too_large`, `too_many_nodes` or `no_text`.
+    /// Name of the rule that refused the page: `too_large`, `too_many_nodes`, `too_much_work` or `no_text`.
     pub fn rule(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",
             Self::TooManyNodes { .. } => "too_many_nodes",
+            Self::TooMuchWork { .. } => "too_much_work",
             Self::NoText => "no_text",
         }
     }
 
-    /// The measured value: bytes, nodes, or 0 characters of text.
+    /// The measured value: bytes, nodes, units of work, or 0 characters of text.
     pub fn value(&self) -> f64 {
         match self {
             Self::TooLarge { bytes, .. } => *bytes as f64,
             Self::TooManyNodes { nodes, .. } => *nodes as f64,
+            Self::TooMuchWork { units, .. } => *units as f64,
             Self::NoText => 0.0,
         }
     }
 
-    /// The value a page may have at most (`too_large`, `too_many_nodes`) or must have at least (`no_text`).
+    /// The value a page may have at most (`too_large`, `too_many_nodes`, `too_much_work`) or must have at least (`no_text`).
     pub fn threshold(&self) -> f64 {
         match self {
             Self::TooLarge { limit, .. } | Self::TooManyNodes { limit, .. } => *limit as f64,
+            Self::TooMuchWork { limit, .. } => *limit as f64,
             Self::NoText => 1.0,
         }
     }
@@ -118,14 +153,18 @@ impl ExtractFault {
 
 /// Extracts the main text of `html`; `base_url` is the address of the page, against which links are resolved.
 pub fn extract(html: &str, base_url: Option<&str>, config: &ExtractConfig) -> Result<Page, ExtractFault> {
-    let tree = dom::parse(html, config)?;
-    let content = score::content(&tree);
-    let text = render::render(&tree, &content, config.format);
+    let mut work = Work::new(config.max_work);
+    let tree = dom::parse(html, config, &mut work)?;
+    let content = score::content(&tree, &mut work)?;
+    let text = render::render(&tree, &content, config.format, &mut work)?;
     if text.is_empty() {
         return Err(ExtractFault::NoText);
     }
-    let (html_lang, title) = links::language_and_title(&tree, &content);
-    Ok(Page { title, text, links: links::links(&tree, base_url), html_lang })
+    let about = meta::about(&tree, &content, base_url, &mut work);
+    work.check()?;
+    let links = links::links(&tree, base_url);
+    let meta::About { title, lang: html_lang, author, date, site: site_name } = about;
+    Ok(Page { title, text, links, html_lang, author, date, site_name })
 }
 
 #[cfg(test)]
@@ -225,26 +264,35 @@ mod tests {
         assert_eq!(orphan.links, ["http://a.b/c"]);
     }
 
-    /// Cuts and overwrites a page with every kind of markup in it; nothing may panic, whatever is left.
     #[test]
-    fn damaged_pages_do_not_panic() {
-        let whole = format!(
-            "<!DOCTYPE html><html lang=x><head><title>a&amp;b</title><script>'<!--<script>'</script></head><body class='é-nav'>\
-             <![CDATA[x]]><table><tr><td>{PROSE}<td>1<table></table></table><svg><![CDATA[y]]></svg><pre>\n a|b\n</pre>\
-             <ol start=4294967295><li>&#x1F98A;<li>ß</ol><math alttext='x^2'></math><code>c</code><textarea>t</textarea>"
+    fn code_keeps_what_highlighters_call_comments() {
+        let code = "<pre><code class=hljs><span class=hljs-comment># say it</span>\necho hi <span class='token comment'># now</span></code></pre>";
+        let text = page(&format!("<article>{}{code}</article>", PROSE.repeat(12))).expect("an article").text;
+        assert!(text.ends_with("# say it\necho hi # now"), "{text}");
+    }
+
+    #[test]
+    fn what_is_folded_away_is_read_and_what_is_hidden_is_not() {
+        let html = format!(
+            "<main>{p}{p}{p}{p}<div class=faq><h3>Why?</h3><div class=faq-answer style='display:none'>Because it folds.</div></div>\
+             <div role=tabpanel hidden>Second tab.</div><div hidden>Never seen.</div></main>",
+            p = PROSE
         );
-        let mut state = 1_u64;
-        for _ in 0..3000 {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let at = whole.floor_char_boundary((state >> 33) as usize % whole.len());
-            let junk =
-                ["<", ">", "\"", "'", "&", "</", "<p>", "\0", "=", "<!--", "é", "<table>"][(state >> 20) as usize % 12];
-            let rest = whole.floor_char_boundary(at + (state >> 50) as usize % 40);
-            let html = format!("{}{junk}{}", &whole[..at], if state & 64 == 0 { "" } else { &whole[rest..] });
-            for format in [Format::Text, Format::Markdown] {
-                let _ = extract(&html, None, &ExtractConfig { format, ..Default::default() });
-            }
-        }
+        let text = page(&html).expect("a page").text;
+        assert!(
+            text.contains("Because it folds.") && text.contains("Second tab.") && !text.contains("Never seen"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn opinions_of_buyers_are_left_out_where_a_product_is_sold() {
+        let review =
+            "<div class=reviews><p>I bought it for my sister and she likes it very much, five stars.</p></div>";
+        let product = r#"<script type="application/ld+json">{"@type": "Product", "name": "x"}</script>"#;
+        let with = |head: &str| page(&format!("{head}<main>{}{review}</main>", PROSE.repeat(12))).expect("a page").text;
+        assert!(!with(product).contains("five stars"));
+        assert!(with("").contains("five stars"));
     }
 
     #[test]

@@ -1,21 +1,18 @@
 //! HTML text to tokens.
 //!
-//! In: a page. Out: calls to a `TokenSink` (the tree builder of `html5ever`, behind the depth cap of `dom`) with tags, text and
-//! the end. Follows the WHATWG tokeniser where readers can tell the difference, and leaves out what extraction never
-//! reads: comments, scripts, styles, doctype identifiers, and attributes other than those in [`Attr`].
-//! `html5ever` has a tokeniser too; it compares each attribute of a tag with all before it, so one tag of a megabyte
-//! takes minutes, and it moves characters one by one. This one is linear in the input for every input.
+//! In: a page. Out: calls to the tree builder with tags, text and the end. Follows the WHATWG tokeniser where readers can
+//! tell the difference, and leaves out what extraction never reads: comments, most scripts, styles, doctypes, and attributes
+//! other than those in [`Attr`]. Linear in the input for every input.
 //! Spec: WHATWG HTML "tokenization".
 
 use std::borrow::Cow;
 
 use html5ever::data::{C1_REPLACEMENTS, NAMED_ENTITIES};
-use html5ever::tendril::StrTendril;
-use html5ever::tokenizer::states::{RawKind, ScriptData};
-use html5ever::tokenizer::{Doctype, Tag, TagKind, Token, TokenSink, TokenSinkResult};
-use html5ever::{Attribute, LocalName, QualName, ns};
 
+use super::build::Builder;
 use super::dom::Attr;
+use super::names::pack;
+use super::tag::Tag;
 
 /// Longest legacy entity name that works without a semicolon, as in `&frac12`.
 const LEGACY_NAME_BYTES: usize = 6;
@@ -23,13 +20,11 @@ const LEGACY_NAME_BYTES: usize = 6;
 /// Longest entity name of all, `CounterClockwiseContourIntegral;`.
 const NAME_BYTES: usize = 32;
 
-/// Feeds `html` to `sink`; stops early once `proceed` says no, which it is asked after each tag.
-pub(super) fn tokenize<S: TokenSink>(html: &str, sink: &S, proceed: impl Fn() -> bool) {
+/// Feeds `html` to `builder`; stops early once `proceed` says no, which it is asked after each tag.
+pub(super) fn tokenize(html: &str, builder: &mut Builder<'_>, proceed: impl Fn(&Builder<'_>) -> bool) {
     let html = preprocess(html);
-    let mut tokens = Tokens { html: &html, at: 0, sink };
-    while tokens.at < html.len() && tokens.step() && proceed() {}
-    let _ = tokens.emit(Token::EOFToken);
-    sink.end();
+    let mut tokens = Tokens { html: &html, at: 0, builder };
+    while tokens.at < html.len() && tokens.step() && proceed(tokens.builder) {}
 }
 
 /// Line breaks become `\n`; NUL characters, which no state renders, go.
@@ -44,20 +39,17 @@ fn preprocess(html: &str) -> Cow<'_, str> {
     html
 }
 
-struct Tokens<'a, S> {
+struct Tokens<'a, 'b, 'c> {
     html: &'a str,
     at: usize,
-    sink: &'a S,
+    builder: &'b mut Builder<'c>,
 }
 
-impl<'a, S: TokenSink> Tokens<'a, S> {
-    fn emit(&self, token: Token) -> TokenSinkResult<S::Handle> {
-        self.sink.process_token(token, 1)
-    }
-
-    fn text(&self, text: &str) {
+impl<'a> Tokens<'a, '_, '_> {
+    fn text(&mut self, text: &str) {
         if !text.is_empty() {
-            let _ = self.emit(Token::CharacterTokens(StrTendril::from_slice(text)));
+            let has_references = memchr::memchr(b'&', text.as_bytes()).is_some();
+            self.builder.text(text, has_references);
         }
     }
 
@@ -66,24 +58,25 @@ impl<'a, S: TokenSink> Tokens<'a, S> {
     }
 
     /// Goes past the next `needle`, or to the end.
-    fn skip_past(&mut self, from: usize, needle: &[u8]) {
-        let found = self.html.as_bytes().get(from..).and_then(|rest| memchr::memmem::find(rest, needle));
-        self.at = found.map_or(self.html.len(), |i| from + i + needle.len());
+    fn skip_past(&mut self, from: usize, needle: u8) {
+        let found = self.html.as_bytes().get(from..).and_then(|rest| memchr::memchr(needle, rest));
+        self.at = found.map_or(self.html.len(), |i| from + i + 1);
     }
 
     /// Text up to the next `<`, and what begins there; false at the end of the input.
     fn step(&mut self) -> bool {
+        let html = self.html;
         let Some(open) = memchr::memchr(b'<', self.rest()) else {
-            self.text(&decode(&self.html[self.at..], false));
-            self.at = self.html.len();
+            self.text(&html[self.at..]);
+            self.at = html.len();
             return false;
         };
-        self.text(&decode(&self.html[self.at..self.at + open], false));
+        self.text(&html[self.at..self.at + open]);
         self.at += open;
         match self.rest() {
-            [_, first, ..] if first.is_ascii_alphabetic() => return self.tag(1, TagKind::StartTag),
-            [_, b'/', first, ..] if first.is_ascii_alphabetic() => return self.tag(2, TagKind::EndTag),
-            [_, b'/' | b'?', ..] => self.skip_past(self.at + 1, b">"),
+            [_, first, ..] if first.is_ascii_alphabetic() => return self.start_tag(),
+            [_, b'/', first, ..] if first.is_ascii_alphabetic() => return self.end_tag(),
+            [_, b'/' | b'?', ..] => self.skip_past(self.at + 1, b'>'),
             [_, b'!', ..] => self.declaration(),
             _ => {
                 self.text("<");
@@ -100,67 +93,88 @@ impl<'a, S: TokenSink> Tokens<'a, S> {
             match &rest[4..] {
                 [b'>', ..] => self.at += 5,
                 [b'-', b'>', ..] => self.at += 6,
-                body => {
-                    let end = memchr::memmem::find(body, b"-->").map_or(body.len(), |i| i + 3);
-                    let odd_end = memchr::memmem::find(&body[..end], b"--!>").map_or(end, |i| i + 4);
-                    self.at += 4 + odd_end.min(end);
-                }
+                body => self.at += 4 + comment_length(body),
             }
-        } else if rest.len() >= 9 && rest[2..9].eq_ignore_ascii_case(b"doctype") {
-            let _ = self.emit(Token::DoctypeToken(Doctype { name: Some("html".into()), ..Default::default() }));
-            self.skip_past(self.at, b">");
-        } else if rest.starts_with(b"<![CDATA[") && self.sink.adjusted_current_node_present_but_not_in_html_namespace()
-        {
+        } else if rest.starts_with(b"<![CDATA[") && self.builder.in_foreign() {
+            let html = self.html;
             let start = self.at + 9;
-            self.skip_past(start, b"]]>");
-            let section = &self.html[start..self.at];
-            self.text(section.strip_suffix("]]>").unwrap_or(section));
+            let length = memchr::memmem::find(&html.as_bytes()[start..], b"]]>");
+            let section = &html[start..length.map_or(html.len(), |n| start + n)];
+            self.at = (start + section.len() + 3).min(html.len());
+            if !section.is_empty() {
+                self.builder.text(section, false);
+            }
         } else {
-            self.skip_past(self.at, b">");
+            self.skip_past(self.at, b'>');
         }
     }
 
-    /// A tag whose name begins `prefix` bytes from here; false if the input ends inside it.
-    fn tag(&mut self, prefix: usize, kind: TagKind) -> bool {
-        self.at += prefix;
-        let name = self.take_while(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\x0c' | b'/' | b'>'));
-        let name = LocalName::from(lower(name));
-        let mut tag = Tag { kind, name, self_closing: false, attrs: Vec::new(), had_duplicate_attributes: false };
+    /// False if the input ends inside the tag.
+    fn start_tag(&mut self) -> bool {
+        self.at += 1;
+        let name = self.take_while(is_in_tag_name);
+        let key = pack(name.as_bytes());
+        self.builder.begin_tag();
+        let mut self_closing = false;
         loop {
-            self.take_while(is_space);
+            self.skip_space();
             match self.rest() {
                 [] => return false,
                 [b'>', ..] => break self.at += 1,
                 [b'/', b'>', ..] => {
-                    tag.self_closing = true;
+                    self_closing = true;
                     break self.at += 2;
                 }
                 [b'/', ..] => self.at += 1,
-                _ => self.attribute(&mut tag),
+                _ => {
+                    if let (Some(attr), value) = self.attribute() {
+                        self.builder.attribute(attr, value);
+                    }
+                }
             }
         }
-        let name = tag.name.clone();
-        match self.emit(Token::TagToken(tag)) {
-            TokenSinkResult::RawData(raw) => self.raw_text(&name, raw),
-            TokenSinkResult::Plaintext => {
-                self.text(&self.html[self.at..]);
-                self.at = self.html.len();
+        if let Some(tag) = self.builder.start(key, self_closing) {
+            self.raw_text(name, tag);
+        } else if key == const { pack(b"plaintext") } {
+            let rest = &self.html[self.at..];
+            if !rest.is_empty() {
+                self.builder.text(rest, false);
             }
-            _ => {}
+            self.at = self.html.len();
         }
         true
     }
 
-    fn attribute(&mut self, tag: &mut Tag) {
+    /// False if the input ends inside the tag.
+    fn end_tag(&mut self) -> bool {
+        self.at += 2;
+        let name = self.take_while(is_in_tag_name);
+        loop {
+            self.skip_space();
+            match self.rest() {
+                [] => return false,
+                [b'>', ..] => break self.at += 1,
+                [b'/', ..] => self.at += 1,
+                _ => {
+                    self.attribute();
+                }
+            }
+        }
+        self.builder.end(pack(name.as_bytes()));
+        true
+    }
+
+    /// Name, if extraction reads it, and raw value of the attribute that begins here.
+    fn attribute(&mut self) -> (Option<Attr>, &'a str) {
         let start = self.at;
         self.at += usize::from(self.rest()[0] == b'='); // a name may begin with `=`
         self.take_while(|b| !is_space(b) && !matches!(b, b'/' | b'>' | b'='));
         let name = &self.html[start..self.at];
-        self.take_while(is_space);
+        self.skip_space();
         let mut value = "";
         if self.rest().first() == Some(&b'=') {
             self.at += 1;
-            self.take_while(is_space);
+            self.skip_space();
             value = match self.rest() {
                 [quote @ (b'"' | b'\''), body @ ..] => {
                     let length = memchr::memchr(*quote, body).unwrap_or(body.len());
@@ -171,26 +185,21 @@ impl<'a, S: TokenSink> Tokens<'a, S> {
                 _ => self.take_while(|b| !is_space(b) && b != b'>'),
             };
         }
-        if tag.kind == TagKind::EndTag || Attr::of(&lower(name)).is_none() {
-            return;
-        }
-        let name = QualName::new(None, ns!(), LocalName::from(lower(name)));
-        // At most one of each known name, so this search is short.
-        if tag.attrs.iter().all(|attr| attr.name != name) {
-            tag.attrs.push(Attribute { name, value: StrTendril::from_slice(&decode(value, true)) });
-        }
+        (Attr::of(pack(name.as_bytes())), value)
     }
 
     /// Text of an element without markup inside, up to its end tag.
-    fn raw_text(&mut self, name: &str, raw: RawKind) {
-        let start = self.at;
-        let text = &self.html[start..];
-        let length = if raw == ScriptData { script_length(text.as_bytes()) } else { raw_length(text.as_bytes(), name) };
+    fn raw_text(&mut self, name: &str, tag: Tag) {
+        let text = &self.html[self.at..];
+        let is_script = name.eq_ignore_ascii_case("script");
+        let length = if is_script { script_length(text.as_bytes()) } else { raw_length(text.as_bytes(), name) };
         self.at += length;
-        match raw {
-            RawKind::Rcdata => self.text(&decode(&text[..length], false)),
-            RawKind::Rawtext if name != "style" => self.text(&text[..length]),
-            _ => {}
+        self.builder.raw_text(tag, &text[..length]);
+    }
+
+    fn skip_space(&mut self) {
+        while self.rest().first().is_some_and(|b| is_space(*b)) {
+            self.at += 1;
         }
     }
 
@@ -202,12 +211,18 @@ impl<'a, S: TokenSink> Tokens<'a, S> {
     }
 }
 
+fn is_in_tag_name(byte: u8) -> bool {
+    !is_space(byte) && !matches!(byte, b'/' | b'>')
+}
+
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\x0c')
 }
 
-fn lower(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|b| b.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { name.into() }
+/// Bytes of a comment after `<!--`, its end included.
+fn comment_length(body: &[u8]) -> usize {
+    let ends = |i: &usize| body[..*i].ends_with(b"--") || body[..*i].ends_with(b"--!");
+    memchr::memchr_iter(b'>', body).find(ends).map_or(body.len(), |i| i + 1)
 }
 
 /// True if `rest` begins with `prefix` and `name`, in any case, and the name ends there.
@@ -225,6 +240,23 @@ fn raw_length(text: &[u8], name: &str) -> usize {
 
 /// Bytes before the `</script` that ends a script; one after `<!-- <script` does not.
 fn script_length(text: &[u8]) -> usize {
+    let mut at = 0;
+    // Most scripts hold no comment mark: only `<` is looked for until there is one.
+    while let Some(i) = memchr::memchr(b'<', &text[at..]) {
+        at += i;
+        let rest = &text[at..];
+        if is_tag(rest, b"</", b"script") {
+            return at;
+        }
+        if rest.starts_with(b"<!--") {
+            return at + commented_script_length(rest);
+        }
+        at += 1;
+    }
+    text.len()
+}
+
+fn commented_script_length(text: &[u8]) -> usize {
     let (mut commented, mut nested) = (false, false);
     for i in memchr::memchr2_iter(b'<', b'-', text) {
         let rest = &text[i..];
@@ -244,27 +276,23 @@ fn script_length(text: &[u8]) -> usize {
     text.len()
 }
 
-/// Replaces character references.
-fn decode(text: &str, in_attribute: bool) -> Cow<'_, str> {
-    let Some(first) = memchr::memchr(b'&', text.as_bytes()) else { return Cow::Borrowed(text) };
-    let mut out = String::with_capacity(text.len());
+/// Appends `text` with its character references replaced.
+pub(super) fn decode_into(text: &str, in_attribute: bool, out: &mut String) {
     let mut at = 0;
-    let mut next = Some(first);
-    while let Some(i) = next {
-        out.push_str(&text[at..i]);
-        let reference = &text[i + 1..];
+    while let Some(i) = memchr::memchr(b'&', &text.as_bytes()[at..]) {
+        out.push_str(&text[at..at + i]);
+        at += i + 1;
+        let reference = &text[at..];
         let length = match reference.strip_prefix('#') {
-            Some(number) => numeric(number, &mut out).map(|n| n + 1),
-            None => named(reference, in_attribute, &mut out),
+            Some(number) => numeric(number, out).map(|n| n + 1),
+            None => named(reference, in_attribute, out),
         };
-        at = i + 1 + length.unwrap_or(0);
         if length.is_none() {
             out.push('&');
         }
-        next = memchr::memchr(b'&', &text.as_bytes()[at..]).map(|n| at + n);
+        at += length.unwrap_or(0);
     }
     out.push_str(&text[at..]);
-    Cow::Owned(out)
 }
 
 /// Writes the character of `65;` or `x41;`; returns the bytes used.
@@ -307,6 +335,12 @@ fn named(text: &str, in_attribute: bool, out: &mut String) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decode(text: &str, in_attribute: bool) -> String {
+        let mut out = String::new();
+        decode_into(text, in_attribute, &mut out);
+        out
+    }
 
     #[test]
     fn character_references_follow_the_specification() {
