@@ -218,6 +218,9 @@ pub fn page_fields() -> Fields {
     let list = crate::schema::string_list();
     Fields::from(vec![
         Field::new("title", DataType::Utf8, true),
+        Field::new("author", DataType::Utf8, true),
+        Field::new("published", DataType::Utf8, true),
+        Field::new("site_name", DataType::Utf8, true),
         Field::new("html_lang", DataType::Utf8, true),
         Field::new("charset", DataType::Utf8, true),
         Field::new("undecodable", DataType::Float64, true),
@@ -254,7 +257,7 @@ fn optional(array: &StringArray, i: usize) -> Option<&str> {
 
 #[derive(Default)]
 struct Pages {
-    strings: [StringBuilder; 6], // title, html_lang, charset, text_hash, text, rule
+    strings: [StringBuilder; 9], // title, author, published, site_name, html_lang, charset, text_hash, text, rule
     reason: StringBuilder,
     undecodable: Float64Builder,
     value: Float64Builder,
@@ -273,10 +276,12 @@ impl Pages {
         given: Option<&str>,
     ) {
         let links = self.links.get_or_insert_with(|| ListBuilder::new(StringBuilder::new()));
-        let [title, html_lang, charset, text_hash, text, rule] = &mut self.strings;
+        let [title, author, published, site_name, html_lang, charset, text_hash, text, rule] = &mut self.strings;
         let (mut fault, mut undecodable) = (None, None);
         if html.is_null(i) {
-            [&mut *title, html_lang, charset].into_iter().for_each(StringBuilder::append_null);
+            [&mut *title, author, published, site_name, html_lang, charset]
+                .into_iter()
+                .for_each(StringBuilder::append_null);
             text_hash.append_option(given.map(hash_text));
             text.append_option(given);
         } else {
@@ -286,6 +291,9 @@ impl Pages {
             match filters::extract::extract(&decoded.text, url, config) {
                 Ok(page) => {
                     title.append_option(page.title);
+                    author.append_option(page.author);
+                    published.append_option(page.date);
+                    site_name.append_option(page.site_name);
                     html_lang.append_option(page.html_lang);
                     for link in &page.links {
                         links.values().append_value(link);
@@ -294,7 +302,9 @@ impl Pages {
                     text.append_value(page.text);
                 }
                 Err(e) => {
-                    [&mut *title, html_lang, text_hash, text].into_iter().for_each(StringBuilder::append_null);
+                    [&mut *title, author, published, site_name, html_lang, text_hash, text]
+                        .into_iter()
+                        .for_each(StringBuilder::append_null);
                     fault = Some(e);
                 }
             }
@@ -308,10 +318,14 @@ impl Pages {
     }
 
     fn finish(mut self) -> DfResult<ArrayRef> {
-        let [mut title, mut html_lang, mut charset, mut text_hash, mut text, mut rule] = self.strings;
+        let [mut title, mut author, mut published, mut site_name, rest @ ..] = self.strings;
+        let [mut html_lang, mut charset, mut text_hash, mut text, mut rule] = rest;
         let mut links = self.links.take().unwrap_or_else(|| ListBuilder::new(StringBuilder::new()));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(title.finish()),
+            Arc::new(author.finish()),
+            Arc::new(published.finish()),
+            Arc::new(site_name.finish()),
             Arc::new(html_lang.finish()),
             Arc::new(charset.finish()),
             Arc::new(self.undecodable.finish()),

@@ -126,12 +126,12 @@ macro_rules! kinds {
 kinds! {
     Ingest(stage::ingest::IngestConfig) = "ingest" version 1, (0, 0), Table => Table, [], seeded false,
         "Reads WARC, ARC, JSONL, CSV and Parquet files into a table of documents.";
-    Extract(filters::extract::ExtractConfig) = "extract" version 1, (1, 1), Table => Table, [], seeded false,
-        "Turns HTML into main text, title and links.";
+    Extract(filters::extract::ExtractConfig) = "extract" version 2, (1, 1), Table => Table, [], seeded false,
+        "Turns HTML into main text, title, author, date and links.";
     Language(stage::language::LanguageConfig) = "language" version 2, (1, 1), Table => Table,
         [optional("classifier", Output::Classifier)], seeded false,
         "Identifies the language and keeps the wanted ones.";
-    Filter(filters::rules::FilterConfig) = "filter" version 2, (1, 1), Table => Table,
+    Filter(filters::rules::FilterConfig) = "filter" version 3, (1, 1), Table => Table,
         [optional("perplexity", Output::Classifier)], seeded false,
         "Measures quality rules and drops documents that miss a threshold.";
     Edit(filters::edit::EditConfig) = "edit" version 1, (1, 1), Table => Table, [], seeded false,

@@ -27,7 +27,8 @@ pub fn run(context: &Context<'_>, config: &ExtractConfig) -> Result<Output> {
     Ok(Output { fragments, note, ..Output::default() })
 }
 
-/// Columns out: those in without `html` and `text`, then title, html_lang, charset, links, text_hash, text.
+/// Columns out: those in without `html` and `text`, then title, author, published, site_name, html_lang, charset,
+/// links, text_hash, text.
 fn decide(batch: RecordBatch) -> Result<Decided> {
     let page = batch.column_by_name(PAGE).expect("the plan added it").as_struct().clone();
     let field = |name: &str| -> ArrayRef { page.column_by_name(name).expect("page_fields lists it").clone() };
@@ -67,7 +68,7 @@ fn decide(batch: RecordBatch) -> Result<Decided> {
             columns.push((f.name().clone(), batch.column(i).clone()));
         }
     }
-    for name in ["title", "html_lang", "charset", "links", "text_hash", "text"] {
+    for name in ["title", "author", "published", "site_name", "html_lang", "charset", "links", "text_hash", "text"] {
         columns.push((name.to_string(), field(name)));
     }
     let counts = std::mem::take(&mut verdicts.counts);
