@@ -112,6 +112,17 @@ impl Mapped {
         Ok(Mapped::Map(map))
     }
 
+    /// Gives the pages of a range back to the system: they count as this process's memory while they are mapped in, and
+    /// are read anew if they are looked at again.
+    pub fn release(&self, range: std::ops::Range<usize>) {
+        if let Mapped::Map(map) = self {
+            // SAFETY: the map is shared and read-only, so dropped pages come back with the same bytes.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+            };
+        }
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {

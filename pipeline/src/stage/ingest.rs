@@ -413,7 +413,12 @@ fn read_warc(
         Some(entry) => warc::records_from(mapped.bytes(), entry, end, &limits),
         None => warc::records(mapped.bytes(), start, end, &limits),
     };
+    let mut released = start as usize;
     for item in items.by_ref() {
+        let at = match &item {
+            Item::Record(r) => r.offset,
+            Item::Damaged(d) => d.offset,
+        } as usize;
         match item {
             Item::Record(r) => {
                 record.add(&format!("record:{}", r.warc_type), 1);
@@ -426,6 +431,8 @@ fn read_warc(
         }
         if rows.is_full() {
             flush(rows)?;
+            mapped.release(released.min(at)..at);
+            released = at;
         }
     }
     record.add("chain:entry", items.entry());

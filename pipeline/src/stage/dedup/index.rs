@@ -127,7 +127,7 @@ fn one(
                     bands: keys.iter().filter(|k| !k.is_null(row)).map(|k| k.value(row)).collect(),
                     shingles: Vec::new(),
                 };
-                signatures.shingles(fragment, start.value(row), count.value(row), &mut signed.shingles);
+                signatures.shingles(fragment, start.value(row), count.value(row), &mut signed.shingles)?;
                 documents.insert(rank, signed);
             }
         }

@@ -226,7 +226,7 @@ fn resemble(
         let mut set = Vec::new();
         for document in documents {
             let place = places[*document as usize];
-            signatures.shingles(place.fragment, place.start, place.count, &mut set);
+            signatures.shingles(place.fragment, place.start, place.count, &mut set)?;
             sets.push(*document, &set);
         }
         Ok(())

@@ -7,7 +7,6 @@ use super::DedupStage;
 use crate::dataset::{column, string_column};
 use crate::error::{Error, Result};
 use crate::sink::TableSink;
-use crate::source::Mapped;
 use crate::stage::Context;
 use crate::store::durable::DurableFile;
 use crate::store::{FragmentRecord, OutputDir};
@@ -16,7 +15,9 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::UInt64Type;
 use dedup::{ExactBy, Index, Method, Signed, Signer, find_known, key_by};
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Name of the phase and of its side files.
@@ -175,18 +176,18 @@ fn append(halves: &mut [UInt64Builder; 2], key: Option<u128>) {
 
 /// The side files of all fragments.
 pub struct Signatures {
-    /// Table (none for a fragment without rows) and shingles of each fragment.
-    files: Vec<(Option<PathBuf>, Mapped)>,
+    /// Table (none for a fragment without rows) and flat file of shingles of each fragment.
+    files: Vec<(Option<PathBuf>, Flat)>,
 }
 
 impl Signatures {
     /// Opens what phase A committed.
     pub fn open(folder: &Path, records: &[FragmentRecord]) -> Result<Self> {
-        let open = |record: &FragmentRecord| -> Result<(Option<PathBuf>, Mapped)> {
+        let open = |record: &FragmentRecord| -> Result<(Option<PathBuf>, Flat)> {
             let of =
                 |ending: &str| record.files.iter().find(|f| f.path.ends_with(ending)).map(|f| folder.join(&f.path));
             let shingles = of(".bin").expect("phase A wrote one for every fragment");
-            Ok((of(".parquet"), Mapped::open(&shingles)?))
+            Ok((of(".parquet"), Flat::open(shingles)?))
         };
         Ok(Self { files: records.iter().map(open).collect::<Result<_>>()? })
     }
@@ -207,10 +208,12 @@ impl Signatures {
     }
 
     /// The shingles at a place of a fragment's flat file.
-    pub fn shingles(&self, fragment: u32, start: u64, count: u32, into: &mut Vec<u64>) {
-        let bytes = &self.files[fragment as usize].1.bytes()[start as usize * 8..(start as usize + count as usize) * 8];
+    pub fn shingles(&self, fragment: u32, start: u64, count: u32, into: &mut Vec<u64>) -> Result<()> {
+        let mut bytes = vec![0; count as usize * 8];
+        self.files[fragment as usize].1.read(start * 8, &mut bytes)?;
         into.clear();
         into.extend(bytes.as_chunks::<8>().0.iter().map(|chunk| u64::from_le_bytes(*chunk)));
+        Ok(())
     }
 }
 
@@ -219,4 +222,22 @@ pub fn keys<'a>(batch: &'a RecordBatch, names: [&str; 2]) -> Result<impl Fn(usiz
     let [high, low]: [&UInt64Array; 2] =
         [column(batch, names[0])?.as_primitive::<UInt64Type>(), column(batch, names[1])?.as_primitive::<UInt64Type>()];
     Ok(move |row: usize| (!high.is_null(row)).then(|| u128::from(high.value(row)) << 64 | u128::from(low.value(row))))
+}
+
+/// A side file read in places: unlike a map's, its pages never count as this process's memory.
+pub struct Flat {
+    file: File,
+    path: PathBuf,
+}
+
+impl Flat {
+    /// Opens a file.
+    pub fn open(path: PathBuf) -> Result<Self> {
+        Ok(Self { file: File::open(&path).map_err(Error::io("open", &path))?, path })
+    }
+
+    /// Fills a buffer from a place on.
+    pub fn read(&self, start: u64, into: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(into, start).map_err(Error::io("read", &self.path))
+    }
 }

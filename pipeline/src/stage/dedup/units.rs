@@ -6,9 +6,9 @@
 
 use super::DedupStage;
 use super::ids::Ids;
+use super::sign::Flat;
 use crate::dataset::string_column;
 use crate::error::{Error, Result};
-use crate::source::Mapped;
 use crate::stage::edit::Edits;
 use crate::stage::extract::table;
 use crate::stage::rowlocal::{Decided, Files, summary};
@@ -186,24 +186,28 @@ fn section(number: usize) -> String {
 
 /// The side files of one fragment.
 struct Side {
-    entries: Mapped,
+    entries: Flat,
     starts: Vec<u64>,
-    texts: Mapped,
+    texts: Option<Flat>,
 }
 
 impl Side {
     fn open(context: &Context<'_>, record: &FragmentRecord) -> Result<Self> {
-        let open = |ending: &str| match record.files.iter().find(|f| f.path.ends_with(ending)) {
-            Some(file) => Mapped::open(&context.out.path.join(&file.path)),
-            None => Ok(Mapped::Empty),
+        let open = |ending: &str| {
+            let file = record.files.iter().find(|f| f.path.ends_with(ending));
+            file.map(|f| Flat::open(context.out.path.join(&f.path))).transpose()
         };
         let starts = (0..=PARTITIONS).map(|n| record.counts[&section(n)]).collect();
-        Ok(Self { entries: open(".bin")?, starts, texts: open(".text")? })
+        let entries = open(".bin")?.expect("phase A wrote one for every fragment");
+        Ok(Self { entries, starts, texts: open(".text")? })
     }
 
-    fn section<E: Entry>(&self, number: usize, into: &mut Vec<E>) {
+    fn section<E: Entry>(&self, number: usize, into: &mut Vec<E>) -> Result<()> {
         let [from, to] = [self.starts[number], self.starts[number + 1]].map(|n| n as usize * E::BYTES);
-        into.extend(self.entries.bytes()[from..to].chunks_exact(E::BYTES).map(E::read));
+        let mut bytes = vec![0; to - from];
+        self.entries.read(from as u64, &mut bytes)?;
+        into.extend(bytes.chunks_exact(E::BYTES).map(E::read));
+        Ok(())
     }
 }
 
@@ -224,7 +228,7 @@ impl Cuts {
             for number in 0..PARTITIONS {
                 context.check_stop()?;
                 let mut entries = Vec::new();
-                sides.iter().for_each(|side| side.section(number, &mut entries));
+                sides.iter().try_for_each(|side| side.section(number, &mut entries))?;
                 repeats.extend(repeated_units(&mut entries));
             }
             repeats.sort_unstable();
@@ -245,13 +249,16 @@ impl Cuts {
         for number in 0..PARTITIONS {
             context.check_stop()?;
             let mut nominated: Vec<Anchor> = Vec::new();
-            sides.iter().for_each(|side| side.section(number, &mut nominated));
+            sides.iter().try_for_each(|side| side.section(number, &mut nominated))?;
             nominate(&mut nominated);
-            let mut verifier = SpanVerifier::new(min_bytes);
+            let (mut verifier, mut around) = (SpanVerifier::new(min_bytes), Vec::new());
             for anchor in nominated {
                 let (fragment, start, end) = places[anchor.document as usize];
-                let text = &sides[fragment as usize].texts.bytes()[start as usize..end as usize];
-                verifier.push(anchor, &text[surroundings(anchor.position, text.len(), min_bytes)], &mut repeats);
+                let place = surroundings(anchor.position, (end - start) as usize, min_bytes);
+                around.resize(place.len(), 0);
+                let texts = sides[fragment as usize].texts.as_ref().expect("phase A wrote texts for this method");
+                texts.read(start + place.start as u64, &mut around)?;
+                verifier.push(anchor, &around, &mut repeats);
             }
         }
         repeats.sort_unstable();
