@@ -147,7 +147,7 @@ fn init_writes_a_manifest_that_check_understands() {
     assert!(fails_with(&["check", arg(&path)], 2).contains("no file matches \"*.warc.gz\""));
     std::fs::copy(root().join("tests/fixtures/micro/a.warc.gz"), folder.path().join("a.warc.gz")).unwrap();
     stdout(&["check", arg(&path)]);
-    fails_with(&["init", arg(&path)], 1);
+    fails_with(&["init", arg(&path)], 2);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cli;
+mod commands;
 mod curation;
 mod kills;
 mod mill;

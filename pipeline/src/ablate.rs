@@ -78,6 +78,33 @@ impl Ablation {
         Manifest::parse(&text, &manifest.path, sets)
     }
 
+    /// The stage whose held-out part is the test.
+    pub fn test_shards(&self) -> String {
+        format!("ablate_{}_shards", self.held_out)
+    }
+
+    /// An error if the finished shards hold no test documents, or nothing to train on.
+    pub fn check_held_out(&self, run: &Path) -> Result<()> {
+        let shards = self.test_shards();
+        let finished = execute::datasets(run)?;
+        let count = |name: &str| {
+            let found = finished.iter().find(|(s, _)| s.name == shards);
+            found.and_then(|(_, d)| d.receipt.counts.get(name).copied()).unwrap_or(0)
+        };
+        let (part, way_out) = match (count("tokens:holdout"), count("tokens:train")) {
+            (0, _) => ("held-out", "more"),
+            (_, 0) => ("training", "fewer"),
+            _ => return Ok(()),
+        };
+        Err(Error::Manifest(format!(
+            "error: `{}` has 0 {part} tokens of {} documents with --holdout-share {}, nothing was trained\n\
+             hint: hold out {way_out} documents with --holdout-share, or give a larger stage with --held-out",
+            self.held_out,
+            count("documents"),
+            self.holdout_share
+        )))
+    }
+
     /// Bits per byte of every branch, and its difference to the first one, from a finished run.
     pub fn result(&self, run: &Path) -> Result<Value> {
         let scores = block_on(async {

@@ -61,8 +61,8 @@ async fn one(
     });
     let has_id = |d: &Dataset| d.schema().is_ok_and(|s| s.column_with_name("id").is_some());
     if has_id(ours) && has_id(theirs) {
-        shown["only_a"] = missing(session, &stage.name, ("a", "b"), all_theirs).await?;
-        shown["only_b"] = missing(session, &stage.name, ("b", "a"), all_ours).await?;
+        shown["only_a"] = missing(session, &stage.name, ("a", "b"), all_ours, all_theirs).await?;
+        shown["only_b"] = missing(session, &stage.name, ("b", "a"), all_theirs, all_ours).await?;
         let same = ours.schema()?.column_with_name("text_hash").is_some()
             && theirs.schema()?.column_with_name("text_hash").is_some();
         if same {
@@ -108,7 +108,13 @@ fn differences(path: &str, a: &Value, b: &Value, found: &mut Vec<Value>) {
 }
 
 /// Rows of `stage` on side `here` that the side `there` lacks, by the stage and rule that dropped them there.
-async fn missing(session: &SessionContext, stage: &str, (here, there): (&str, &str), stages: &Stages) -> Result<Value> {
+async fn missing(
+    session: &SessionContext,
+    stage: &str,
+    (here, there): (&str, &str),
+    own: &Stages,
+    stages: &Stages,
+) -> Result<Value> {
     let lost = format!("SELECT h.id FROM \"{here}_{stage}\" h LEFT ANTI JOIN \"{there}_{stage}\" t ON h.id = t.id");
     let total = rows(session, &format!("SELECT count(*) AS n FROM ({lost})")).await?[0]["n"].clone();
     let mut reasons: Vec<Map<String, Value>> = Vec::new();
@@ -130,6 +136,37 @@ async fn missing(session: &SessionContext, stage: &str, (here, there): (&str, &s
     let known: u64 = reasons.iter().filter_map(|r| r["n"].as_u64()).sum();
     Ok(json!({
         "rows": total, "reasons": reasons, "examples": examples,
+        "not_read": not_read(session, &lost, (here, there), own, stages).await?,
         "not_in_its_input": total.as_u64().unwrap_or(0).saturating_sub(known),
     }))
+}
+
+/// How many of the rows of the query `lost` an `ingest` stage of side `here` read and none of side `there` did, damaged or not.
+async fn not_read(
+    session: &SessionContext,
+    lost: &str,
+    (here, there): (&str, &str),
+    own: &Stages,
+    stages: &Stages,
+) -> Result<u64> {
+    let ids = |side: &str, stages: &Stages| {
+        let mut tables = Vec::new();
+        for (stage, dataset) in stages.iter().filter(|(s, _)| s.kind == "ingest") {
+            for (prefix, suffix) in [("part-", ""), ("verdicts-", "_verdicts")] {
+                if !dataset.files(prefix).is_empty() {
+                    tables.push(format!("SELECT id FROM \"{side}_{}{suffix}\"", stage.name));
+                }
+            }
+        }
+        tables.join(" UNION ALL ")
+    };
+    let (read_here, read_there) = (ids(here, own), ids(there, stages));
+    if read_here.is_empty() {
+        return Ok(0);
+    }
+    let mut query = format!("SELECT count(*) AS n FROM ({lost}) l LEFT SEMI JOIN ({read_here}) h ON l.id = h.id");
+    if !read_there.is_empty() {
+        query += &format!(" LEFT ANTI JOIN ({read_there}) t ON l.id = t.id");
+    }
+    Ok(rows(session, &query).await?[0]["n"].as_u64().unwrap_or(0))
 }

@@ -57,3 +57,14 @@ pub struct Silent;
 impl Progress for Silent {
     fn event(&self, _: Event<'_>) {}
 }
+
+/// Bytes for people: `812 B`, `12.3 KB`, `4.6 MB`.
+pub fn size(bytes: u64) -> String {
+    let scaled = |unit: f64, name: &str| format!("{:.1} {name}", bytes as f64 / unit);
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => scaled(1e3, "KB"),
+        1_000_000..1_000_000_000 => scaled(1e6, "MB"),
+        _ => scaled(1e9, "GB"),
+    }
+}

@@ -85,29 +85,51 @@ pub fn output_digest(files: &[FileEntry]) -> String {
     hasher.finalize().to_hex()[..32].to_string()
 }
 
-/// Re-reads every data file of a stage against its receipt; the first difference is an integrity error.
-pub fn verify_files(folder: &Path, receipt: &Receipt) -> Result<()> {
+/// Re-reads every data file of a stage against its receipt; one line for each that is missing or holds other bytes.
+pub fn damage(folder: &Path, receipt: &Receipt) -> Vec<String> {
+    let mut found = Vec::new();
     for file in &receipt.files {
         let path = folder.join(&file.path);
-        let (digest, bytes) = durable::hash_file(&path)?;
-        if bytes != file.bytes || digest != file.blake3 {
-            return Err(Error::Integrity(format!(
-                "{} does not hold the committed bytes (stage `{}`): expected {} bytes blake3 {}, found {bytes} bytes blake3 {digest}\n\
-                 hint: remove the folder {} and run again",
+        match durable::hash_file(&path) {
+            Ok((digest, bytes)) if bytes == file.bytes && digest == file.blake3 => {}
+            Ok((digest, bytes)) => found.push(format!(
+                "{} does not hold the committed bytes: expected {} bytes blake3 {}, found {bytes} bytes blake3 {digest}",
                 path.display(),
-                receipt.stage,
                 file.bytes,
-                file.blake3,
-                folder.display()
-            )));
+                file.blake3
+            )),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                found.push(format!("{} is missing: expected {} bytes", path.display(), file.bytes));
+            }
+            Err(e) => found.push(e.to_string()),
         }
     }
     let digest = output_digest(&receipt.files);
     if digest != receipt.output_digest {
-        return Err(Error::Integrity(format!(
-            "the receipt of stage `{}` was altered: its files hash to {digest}, it says {}",
-            receipt.stage, receipt.output_digest
-        )));
+        found.push(format!("the receipt was altered: its files hash to {digest}, it says {}", receipt.output_digest));
     }
-    Ok(())
+    found
+}
+
+/// Files in a stage's folder that neither its receipt nor the run itself vouches for, relative to the folder, in name order.
+pub fn strangers(folder: &Path, receipt: &Receipt) -> Vec<String> {
+    const OWN: [&str; 6] = [RECEIPT, crate::plan::KEY, "events", "fragments", "side", "checkpoints"];
+    let known: std::collections::BTreeSet<&str> = receipt.files.iter().map(|f| f.path.as_str()).collect();
+    let (mut found, mut folders) = (Vec::new(), vec![String::new()]);
+    while let Some(inside) = folders.pop() {
+        for entry in std::fs::read_dir(folder.join(&inside)).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if inside.is_empty() && OWN.contains(&name.as_str()) {
+                continue;
+            }
+            let path = if inside.is_empty() { name } else { format!("{inside}/{name}") };
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                folders.push(path);
+            } else if !known.contains(path.as_str()) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
 }

@@ -22,16 +22,16 @@ pub struct Ablate {
     #[arg(long, value_name = "STAGE")]
     held_out: Option<String>,
     /// Models per branch.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=64))]
+    #[arg(long, default_value_t = 3, allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=64))]
     seeds: u64,
     /// Training tokens of every model.
-    #[arg(long, default_value_t = 400_000)]
+    #[arg(long, default_value_t = 400_000, allow_negative_numbers = true)]
     budget_tokens: u64,
     /// Vocabulary of the shared tokenizer.
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 2048, allow_negative_numbers = true)]
     vocab_size: usize,
-    /// Share of documents held out, 0..1.
-    #[arg(long, default_value_t = 0.05)]
+    /// Share of documents held out, above 0 and below 1.
+    #[arg(long, default_value_t = 0.05, allow_negative_numbers = true)]
     holdout_share: f64,
     /// Options of every model as key=value, as in a `pretrain` stage; may be repeated.
     #[arg(long = "model", value_name = "KEY=VALUE")]
@@ -54,6 +54,7 @@ const MODEL: [&str; 8] = [
 
 impl Ablate {
     pub(super) fn run(&self, json: bool) -> Result<()> {
+        self.check()?;
         let (manifest, folder) = self.place.load()?;
         let mut model: Vec<String> = MODEL.iter().map(|s| s.to_string()).collect();
         model.push(format!("budget_tokens = {}", self.budget_tokens));
@@ -74,16 +75,22 @@ impl Ablate {
             model: model.join("\n"),
         };
         let extended = ablation.extend(&manifest, &self.place.sets)?;
-        self.limits.execute(&extended, &folder, Some(SCORES), json)?;
+        if self.seeds == 1 {
+            note!("note: one seed per branch: no noise floor and no standard errors, so a difference may be luck");
+        }
+        // The test documents first: whether there are any is known before hours of training.
+        self.limits.work(&extended, &folder, Some(&ablation.test_shards()), json)?;
+        ablation.check_held_out(&folder)?;
+        self.limits.work(&extended, &folder, Some(SCORES), json)?;
         let result = ablation.result(&folder)?;
         if json {
             return super::line(&result.to_string());
         }
-        println!("bits per byte on the held-out documents of `{}`, {} seeds:", ablation.held_out, self.seeds);
+        say!("bits per byte on the held-out documents of `{}`, {} seeds:", ablation.held_out, self.seeds);
         for branch in result["branches"].as_array().into_iter().flatten() {
             let number = |name: &str| branch[name].as_f64();
             let error = number("standard_error").map_or(String::new(), |e| format!(" +- {e:.4}"));
-            println!(
+            say!(
                 "  {:12} {:.4}   difference {:+.4}{error}   ({} training tokens)",
                 branch["branch"].as_str().unwrap_or(""),
                 number("bits_per_byte").unwrap_or(f64::NAN),
@@ -91,9 +98,30 @@ impl Ablate {
                 branch["train_tokens"]
             );
         }
-        if let Value::Number(noise) = &result["noise_floor"] {
-            println!("noise floor (standard deviation over seeds): {:.4}", noise.as_f64().unwrap_or(f64::NAN));
+        match &result["noise_floor"] {
+            Value::Number(noise) => {
+                say!("noise floor (standard deviation over seeds): {:.4}", noise.as_f64().unwrap_or(f64::NAN));
+            }
+            _ => say!("no noise floor: it takes --seeds 2 or more"),
         }
         Ok(())
+    }
+
+    /// Faults of the arguments that can be seen before anything runs.
+    fn check(&self) -> Result<()> {
+        let fault = |text: String| Err(Error::Manifest(text));
+        if !(self.holdout_share > 0.0 && self.holdout_share < 1.0) {
+            return fault(format!("error: --holdout-share {}: expected above 0 and below 1", self.holdout_share));
+        }
+        let twice = self.branches.iter().enumerate().find(|(i, b)| self.branches[..*i].contains(b));
+        if let Some((_, branch)) = twice {
+            return fault(format!("error: --branches names `{branch}` twice\nhint: name every stage to compare once"));
+        }
+        match self.branches.as_slice() {
+            [only] => fault(format!(
+                "error: --branches {only}: there is nothing to compare a single branch with\nhint: name two or more stages with text, as in  --branches {only},OTHER"
+            )),
+            _ => Ok(()),
+        }
     }
 }

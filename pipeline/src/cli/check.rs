@@ -16,9 +16,9 @@ impl Check {
         let (manifest, run) = self.place.load()?;
         if json {
             let stages: Vec<&str> = manifest.stages.iter().map(|s| s.name.as_str()).collect();
-            println!("{}", serde_json::json!({ "name": manifest.name, "run": run, "stages": stages }));
+            say!("{}", serde_json::json!({ "name": manifest.name, "run": run, "stages": stages }));
         } else {
-            println!("{}: {} stages, no faults", manifest.path.display(), manifest.stages.len());
+            say!("{}: {} stages, no faults", manifest.path.display(), manifest.stages.len());
         }
         Ok(())
     }

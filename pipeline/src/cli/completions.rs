@@ -14,7 +14,8 @@ pub struct Completions {
 
 impl Completions {
     pub(super) fn run(&self) -> Result<()> {
-        clap_complete::generate(self.shell, &mut Cli::command(), "gristmill", &mut std::io::stdout());
-        Ok(())
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "gristmill", &mut script);
+        super::out::raw(&script)
     }
 }

@@ -27,44 +27,58 @@ impl Diff {
         for stage in &found {
             let name = stage["stage"].as_str().unwrap_or("");
             if let Some(run) = stage["only_in"].as_str() {
-                println!("{name:12} only in {run}");
+                say!("{name:12} only in {run}");
             } else if stage["same"] == true {
-                println!("{name:12} same ({} rows)", stage["rows"]);
+                match stage["rows"].as_u64() {
+                    // A model or a tokenizer: it has no rows to count.
+                    Some(0) | None => say!("{name:12} same"),
+                    Some(rows) => say!("{name:12} same ({rows} rows)"),
+                }
             } else {
-                println!("{name:12} {} rows -> {} rows", stage["rows"][0], stage["rows"][1]);
+                match (stage["rows"][0].as_u64(), stage["rows"][1].as_u64()) {
+                    (Some(0), Some(0)) => say!("{name:12} differs"),
+                    _ => say!("{name:12} {} rows -> {} rows", stage["rows"][0], stage["rows"][1]),
+                }
                 for field in stage["fields"].as_array().into_iter().flatten() {
                     match field["field"].as_str() {
-                        Some("input") => println!("  input `{}` differs", field["b"].as_str().unwrap_or("")),
-                        path => println!("  {}: {} -> {}", path.unwrap_or(""), field["a"], field["b"]),
+                        Some("input") => say!("  input `{}` differs", field["b"].as_str().unwrap_or("")),
+                        path => say!("  {}: {} -> {}", path.unwrap_or(""), field["a"], field["b"]),
                     }
                 }
-                self.side("only in the first", &stage["only_a"]);
-                self.side("only in the second", &stage["only_b"]);
+                side("first", "second", &stage["only_a"])?;
+                side("second", "first", &stage["only_b"])?;
                 if stage["other_text"].as_u64().is_some_and(|n| n > 0) {
-                    println!("  {} rows of both have another text", stage["other_text"]);
+                    say!("  {} rows of both have another text", stage["other_text"]);
                 }
             }
         }
         Ok(())
     }
+}
 
-    fn side(&self, title: &str, side: &Value) {
-        if side["rows"].as_u64().unwrap_or(0) == 0 {
-            return;
-        }
-        println!("  {title}: {} rows", side["rows"]);
-        for reason in side["reasons"].as_array().into_iter().flatten() {
-            let text = |name: &str| reason[name].as_str().unwrap_or("").to_string();
-            println!(
-                "    {:>8}  dropped by `{}`: {}   e.g. {}",
-                reason["n"].to_string(),
-                text("stage"),
-                text("rule"),
-                text("example")
-            );
-        }
-        if side["not_in_its_input"].as_u64().is_some_and(|n| n > 0) {
-            println!("    {:>8}  never reached it", side["not_in_its_input"].to_string());
-        }
+/// Rows that one run has and the other has not, by what became of them there.
+fn side(here: &str, there: &str, side: &Value) -> Result<()> {
+    let n = |name: &str| side[name].as_u64().unwrap_or(0);
+    if n("rows") == 0 {
+        return Ok(());
     }
+    say!("  only in the {here}: {} rows", n("rows"));
+    for reason in side["reasons"].as_array().into_iter().flatten() {
+        let text = |name: &str| reason[name].as_str().unwrap_or("").to_string();
+        say!(
+            "    {:>8}  dropped by `{}`: {}   e.g. {}",
+            reason["n"].to_string(),
+            text("stage"),
+            text("rule"),
+            text("example")
+        );
+    }
+    if n("not_read") > 0 {
+        say!("    {:>8}  in files or records that only the {here} run read", n("not_read"));
+    }
+    let rest = n("not_in_its_input").saturating_sub(n("not_read"));
+    if rest > 0 {
+        say!("    {rest:>8}  never made in the {there} run");
+    }
+    Ok(())
 }

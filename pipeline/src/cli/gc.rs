@@ -30,19 +30,24 @@ impl Gc {
         let mut removed = Vec::new();
         for entry in std::fs::read_dir(&store).map_err(Error::io("read folder", &store))? {
             let name = entry.map_err(Error::io("read folder", &store))?.file_name().to_string_lossy().into_owned();
+            let path = store_path(&self.run, &name);
+            if !path.is_dir() || path.is_symlink() {
+                note!("note: {} is no stage's output; left as it is", path.display());
+                continue;
+            }
             if !wanted.contains(&name) {
                 if !self.dry_run {
-                    remove_folder(&store_path(&self.run, &name))?;
+                    remove_folder(&path)?;
                 }
                 removed.push(name);
             }
         }
         removed.sort();
         if json {
-            println!("{}", serde_json::json!({ "removed": removed, "dry_run": self.dry_run }));
+            say!("{}", serde_json::json!({ "removed": removed, "dry_run": self.dry_run }));
         } else {
             let verb = if self.dry_run { "would remove" } else { "removed" };
-            println!("{verb} {} of {} outputs", removed.len(), removed.len() + wanted.len());
+            say!("{verb} {} of {} outputs", removed.len(), removed.len() + wanted.len());
         }
         Ok(())
     }

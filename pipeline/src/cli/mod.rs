@@ -1,5 +1,7 @@
 //! The command line: one file per command. Only this folder prints or exits. Data goes to stdout, all else to stderr.
 
+#[macro_use]
+mod out;
 mod ablate;
 mod chat;
 mod check;
@@ -97,34 +99,69 @@ pub fn main() -> i32 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print();
-            return e.exit_code();
+            let printed = e.print();
+            if e.use_stderr() && std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json") {
+                let text = e.render().to_string();
+                // The usage that follows is for reading.
+                let text =
+                    text.split("\n\nUsage:").next().unwrap_or(&text).replace("\n\nFor more information, ", "\nhint: ");
+                let _ = out::line(format_args!("{}", fault(&text, e.exit_code())));
+            }
+            return match printed {
+                Err(io) if !e.use_stderr() => report(&out::failed(io), false),
+                _ => e.exit_code(),
+            };
         }
     };
     if let Ok(specification) = std::env::var("GRISTMILL_FAIL")
         && let Err(message) = crate::store::fail::arm(&specification)
     {
-        eprintln!("error: {message}");
+        note!("error: {message}");
         return 2;
     }
     match dispatch(&cli) {
         Ok(()) => 0,
-        Err(e) => {
-            let text = e.to_string();
-            let text = if text.starts_with("error") { text } else { format!("error: {text}") };
-            if cli.json {
-                println!("{}", serde_json::json!({ "error": text, "exit_code": e.exit_code() }));
+        Err(e) => report(&e, cli.json),
+    }
+}
+
+/// Says what went wrong and gives the exit code.
+fn report(e: &Error, json: bool) -> i32 {
+    let text = e.to_string();
+    let text = if text.starts_with("error") { text } else { format!("error: {text}") };
+    if json {
+        let _ = out::line(format_args!("{}", fault(&text, e.exit_code())));
+    }
+    note!("{text}");
+    e.exit_code()
+}
+
+/// An error as an object: what went wrong, the ways out (null if none), the exit code.
+fn fault(text: &str, exit_code: i32) -> serde_json::Value {
+    let (mut error, mut hint, mut in_hint) = (Vec::new(), Vec::new(), false);
+    for line in text.lines() {
+        let start = line.trim_start();
+        match start.strip_prefix("hint: ").or(start.strip_prefix("tip: ")) {
+            Some(way_out) => {
+                in_hint = true;
+                hint.push(way_out);
             }
-            eprintln!("{text}");
-            e.exit_code()
+            None => {
+                in_hint &= !line.is_empty() && !line.starts_with("error");
+                if in_hint { hint.push(line) } else { error.push(line) }
+            }
         }
     }
+    let error = error.join("\n");
+    let error = error.trim();
+    let hint = (!hint.is_empty()).then(|| hint.join("\n"));
+    serde_json::json!({ "error": error.strip_prefix("error: ").unwrap_or(error), "hint": hint, "exit_code": exit_code })
 }
 
 fn dispatch(cli: &Cli) -> Result<()> {
     let json = cli.json;
     match &cli.command {
-        Command::Init(c) => c.run(),
+        Command::Init(c) => c.run(json),
         Command::Run(c) => c.run(json),
         Command::Check(c) => c.run(json),
         Command::Plan(c) => c.run(json),
@@ -135,7 +172,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Diff(c) => c.run(json),
         Command::Verify(c) => c.run(json),
         Command::Ablate(c) => c.run(json),
-        Command::Report(c) => c.run(),
+        Command::Report(c) => c.run(json),
         Command::Chat(c) => c.run(json),
         Command::Gc(c) => c.run(json),
         Command::Rm(c) => c.run(json),
@@ -146,8 +183,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
 
 /// Prints one line of data.
 fn line(text: &str) -> Result<()> {
-    println!("{text}");
-    Ok(())
+    out::line(format_args!("{text}"))
 }
 
 /// Bytes from `512MB`, `2GiB`, `4096`.
@@ -165,7 +201,10 @@ fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
         "gib" => 1024.0 * 1024.0 * 1024.0,
         other => return Err(format!("unknown unit `{other}`: use B, KB, MB, GB, KiB, MiB or GiB")),
     };
-    Ok((number * factor) as u64)
+    match (number * factor) as u64 {
+        0 => Err(format!("expected more than 0 bytes, such as 512MB, got `{text}`")),
+        bytes => Ok(bytes),
+    }
 }
 
 /// Threads to use unless told otherwise: all that the machine has.
@@ -182,4 +221,26 @@ fn existing_run(run: &Path) -> Result<()> {
         "error: there is no run in {}\nhint: give the folder that `gristmill run` printed, e.g. runs/quickstart",
         run.display()
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_object_keeps_the_fault_and_the_way_out_apart() {
+        let shown = fault("error: no stage `x`\n  --> a.toml:3\nhint: did you mean `y`?\n  or `z`\n\nerror: more", 2);
+        assert_eq!(shown["error"], "no stage `x`\n  --> a.toml:3\n\nerror: more");
+        assert_eq!(shown["hint"], "did you mean `y`?\n  or `z`");
+        assert_eq!(fault("error: plain", 1), serde_json::json!({ "error": "plain", "hint": null, "exit_code": 1 }));
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_unit_and_none_is_nothing() {
+        assert_eq!(parse_bytes("2KiB"), Ok(2048));
+        assert_eq!(parse_bytes("1.5 MB"), Ok(1_500_000));
+        for refused in ["0", "0MB", "", "-1", "5 parsecs"] {
+            assert!(parse_bytes(refused).is_err(), "{refused}");
+        }
+    }
 }

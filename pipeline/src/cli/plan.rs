@@ -1,6 +1,6 @@
 //! `gristmill plan`
 
-use super::Place;
+use super::{Place, out};
 use crate::error::Result;
 use crate::estimate::Estimate;
 use crate::plan::{self, Action};
@@ -25,13 +25,10 @@ pub fn show(place: &Place, json: bool) -> Result<()> {
     let planned = plan::plan(&manifest, &run)?;
     let (least, free) = (plan::least_free_bytes(&manifest)?, plan::free_bytes(&run)?);
     if json {
-        println!(
-            "{}",
-            serde_json::json!({ "run": run, "stages": planned, "least_free_bytes": least, "free_bytes": free })
-        );
+        say!("{}", serde_json::json!({ "run": run, "stages": planned, "least_free_bytes": least, "free_bytes": free }));
         return Ok(());
     }
-    println!("{:12} {:12} {:7} {:>9} {:>9} {:>8}  why", "stage", "kind", "", "rows", "MB", "seconds");
+    say!("{:12} {:12} {:7} {:>9} {:>9} {:>8}  why", "stage", "kind", "", "rows", "size", "seconds");
     let (mut bytes, mut secs, mut memory) = (0, 0.0, 0);
     for stage in &planned {
         let (what, why) = match &stage.action {
@@ -40,7 +37,7 @@ pub fn show(place: &Place, json: bool) -> Result<()> {
         };
         let [rows, size, time] = columns(&stage.size);
         let text = format!("{:12} {:12} {what:7} {rows:>9} {size:>9} {time:>8}  {why}", stage.name, stage.kind);
-        println!("{}", text.trim_end());
+        say!("{}", text.trim_end());
         if !stage.size.known {
             bytes += stage.size.bytes;
             secs += stage.size.secs;
@@ -48,21 +45,17 @@ pub fn show(place: &Place, json: bool) -> Result<()> {
         }
     }
     if planned.iter().any(|s| !s.size.known) {
-        let training = if memory > 0 { format!(", {} for training", megabytes(memory)) } else { String::new() };
-        println!("about {} to write, {secs:.0} s{training}", megabytes(bytes));
+        let training = if memory > 0 { format!(", {} for training", out::size(memory)) } else { String::new() };
+        say!("about {} to write, {secs:.0} s{training}", out::size(bytes));
     }
-    println!("needs at least {} MB of disk, {} MB are free", least >> 20, free >> 20);
+    say!("needs at least {} MB of disk, {} MB are free", least >> 20, free >> 20);
     Ok(())
 }
 
-/// Rows, megabytes and seconds; `~` before what is guessed.
+/// Rows, size and seconds; `~` before what is guessed.
 fn columns(size: &Estimate) -> [String; 3] {
     let about = if size.known { "" } else { "~" };
     let rows = if size.rows > 0 { format!("{about}{}", size.rows) } else { String::new() };
     let secs = if size.known { String::new() } else { format!("~{:.1}", size.secs) };
-    [rows, format!("{about}{:.1}", size.bytes as f64 / 1e6), secs]
-}
-
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+    [rows, format!("{about}{}", out::size(size.bytes)), secs]
 }

@@ -1,8 +1,10 @@
 //! How progress looks: bars with rates and time left on a terminal, one line per event otherwise.
 
+use crate::manifest::Manifest;
+use crate::manifest::kinds::Output;
 use crate::progress::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -15,13 +17,21 @@ pub struct Terminal {
     bars: Option<MultiProgress>,
     open: Mutex<BTreeMap<String, (ProgressBar, Instant)>>,
     json: bool,
+    /// Stages whose output is a table: the others have no rows to tell.
+    tables: BTreeSet<String>,
 }
 
 impl Terminal {
     /// Bars if stderr is a terminal, JSON lines if asked, else plain lines.
-    pub fn new(json: bool) -> Self {
+    pub fn new(json: bool, manifest: &Manifest) -> Self {
         let bars = (!json && std::io::stderr().is_terminal()).then(MultiProgress::new);
-        Self { bars, open: Mutex::new(BTreeMap::new()), json }
+        let tables = manifest
+            .stages
+            .iter()
+            .filter(|s| matches!(s.info().makes, Output::Table | Output::Shards))
+            .map(|s| s.name.clone())
+            .collect();
+        Self { bars, open: Mutex::new(BTreeMap::new()), json, tables }
     }
 
     fn line(&self, text: &str) {
@@ -82,7 +92,10 @@ impl Progress for Terminal {
                     self.line(&format!("{stage:12} {done}/{units}  {note}"));
                 }
             }
-            Event::Cached { stage, rows } => self.line(&format!("{stage:12} cached ({rows} rows)")),
+            Event::Cached { stage, rows } if self.tables.contains(stage) => {
+                self.line(&format!("{stage:12} cached ({rows} rows)"));
+            }
+            Event::Cached { stage, .. } => self.line(&format!("{stage:12} cached")),
             Event::Finished { stage, secs, note, .. } => {
                 if let Some((bar, _)) = open.remove(stage) {
                     bar.finish_and_clear();

@@ -15,12 +15,15 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn run(&self) -> Result<()> {
+    pub(super) fn run(&self, json: bool) -> Result<()> {
         super::existing_run(&self.run)?;
         let path = self.output.clone().unwrap_or_else(|| self.run.join("report.html"));
         let html = crate::report::report(&self.run)?;
         std::fs::write(&path, html).map_err(Error::io("write", &path))?;
-        eprintln!("{}", path.display());
+        note!("{}", path.display());
+        if json {
+            say!("{}", serde_json::json!({ "run": self.run, "report": path }));
+        }
         Ok(())
     }
 }

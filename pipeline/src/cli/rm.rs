@@ -1,5 +1,6 @@
 //! `gristmill rm`
 
+use super::out;
 use crate::error::{Error, Result};
 use crate::execute::{self, RevisionStage};
 use crate::plan::store_path;
@@ -30,10 +31,10 @@ impl Rm {
         let (what, bytes) = if self.stages.is_empty() { self.all()? } else { self.some()? };
         if json {
             let removed = serde_json::json!({ "removed": what, "bytes": bytes, "dry_run": self.dry_run });
-            println!("{removed}");
+            say!("{removed}");
         } else {
             let verb = if self.dry_run { "would remove" } else { "removed" };
-            println!("{verb} {}: {:.1} MB", what.join(" "), bytes as f64 / 1e6);
+            say!("{verb} {}: {}", what.join(" "), out::size(bytes));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use super::progress::Terminal;
 use super::{Place, default_threads, parse_bytes};
 use crate::error::{Error, Result};
-use crate::execute;
+use crate::execute::{self, Summary};
 use crate::manifest::Manifest;
 use crate::stage::Settings;
 use std::path::Path;
@@ -43,7 +43,7 @@ impl Run {
 #[derive(clap::Args)]
 pub struct Limits {
     /// Fragments worked on at a time and threads of the trainer; never changes a byte of the output.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<usize>,
     /// Cap on the memory of query operators, e.g. 512MB.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
@@ -53,6 +53,20 @@ pub struct Limits {
 impl Limits {
     /// Runs a manifest to its end, with progress on stderr and signals heeded.
     pub(super) fn execute(&self, manifest: &Manifest, run: &Path, only: Option<&str>, json: bool) -> Result<()> {
+        let done = self.work(manifest, run, only, json)?;
+        if json {
+            say!(
+                "{}",
+                serde_json::json!({ "run": run, "ran": done.ran, "cached": done.cached, "elapsed_secs": done.elapsed_secs })
+            );
+        } else {
+            note!("{}: {} stages run, {} cached, {:.1} s", run.display(), done.ran, done.cached, done.elapsed_secs);
+        }
+        Ok(())
+    }
+
+    /// The same, with nothing said at the end.
+    pub(super) fn work(&self, manifest: &Manifest, run: &Path, only: Option<&str>, json: bool) -> Result<Summary> {
         let threads = self.threads.unwrap_or_else(default_threads).max(1);
         // The trainer's pool; its size never changes a result.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
@@ -64,16 +78,7 @@ impl Limits {
                 .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
                 .map_err(Error::io("listen for signals in", run))?;
         }
-        let progress = Terminal::new(json);
-        let done = execute::run(manifest, run, only, &settings, &progress, &stop)?;
-        if json {
-            println!(
-                "{}",
-                serde_json::json!({ "run": run, "ran": done.ran, "cached": done.cached, "elapsed_secs": done.elapsed_secs })
-            );
-        } else {
-            eprintln!("{}: {} stages run, {} cached, {:.1} s", run.display(), done.ran, done.cached, done.elapsed_secs);
-        }
-        Ok(())
+        let progress = Terminal::new(json, manifest);
+        execute::run(manifest, run, only, &settings, &progress, &stop)
     }
 }

@@ -17,10 +17,9 @@ pub struct Schema {
 impl Schema {
     pub(super) fn run(&self) -> Result<()> {
         if self.markdown {
-            print!("{}", reference::markdown());
+            super::out::raw(reference::markdown().as_bytes())
         } else {
-            println!("{:#}", reference::json_schema());
+            super::line(&format!("{:#}", reference::json_schema()))
         }
-        Ok(())
     }
 }

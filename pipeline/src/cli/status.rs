@@ -1,7 +1,10 @@
 //! `gristmill status`
 
+use super::out;
 use crate::error::Result;
 use crate::execute;
+use crate::manifest::kinds::{Output, info};
+use crate::receipt::Receipt;
 use std::path::PathBuf;
 
 /// Show the finished stages of a run: rows in and out, bytes, seconds.
@@ -18,26 +21,36 @@ impl Status {
         let stages = execute::datasets(&self.run)?;
         if json {
             let receipts: Vec<_> = stages.iter().map(|(_, d)| &d.receipt).collect();
-            println!("{}", serde_json::json!({ "run": self.run, "stages": receipts }));
+            say!("{}", serde_json::json!({ "run": self.run, "stages": receipts }));
             return Ok(());
         }
         for (stage, dataset) in &stages {
             let r = &dataset.receipt;
             let count = |name: &str| r.counts.get(name).map(|n| format!(" {name} {n}")).unwrap_or_default();
             let bytes: u64 = r.files.iter().map(|f| f.bytes).sum();
-            println!(
-                "{:12} {:10} {:>8} rows {:>9.2} MB {:>7.1} s {}{}{}{}",
+            let shown = format!(
+                "{:12} {:13} {:>15} {:>9} {:>7.1} s {}{}{}{}",
                 stage.name,
                 stage.kind,
-                r.rows,
-                bytes as f64 / 1e6,
+                extent(&stage.kind, r),
+                out::size(bytes),
                 r.elapsed_secs,
                 count("in"),
                 count("kept"),
                 count("dropped"),
                 count("failed")
             );
+            say!("{}", shown.trim_end());
         }
         Ok(())
+    }
+}
+
+/// Rows of a table, parameters of a model, nothing for the rest.
+fn extent(kind: &str, receipt: &Receipt) -> String {
+    match info(kind).map(|k| k.makes) {
+        Some(Output::Model) => receipt.counts.get("parameters").map_or(String::new(), |n| format!("{n} parameters")),
+        _ if receipt.files.iter().all(|f| f.rows.is_none()) => String::new(),
+        _ => format!("{} rows", receipt.rows),
     }
 }

@@ -35,5 +35,9 @@ pub fn run(context: &Context<'_>, _: &ExportConfig) -> Result<Output> {
         Ok(record)
     })?;
     let bytes: u64 = fragments[0].files.iter().map(|f| f.bytes).sum();
-    Ok(Output { fragments, note: format!("{} files, {:.1} MB", files.len(), bytes as f64 / 1e6), ..Output::default() })
+    Ok(Output {
+        fragments,
+        note: format!("{} files, {}", files.len(), crate::progress::size(bytes)),
+        ..Output::default()
+    })
 }

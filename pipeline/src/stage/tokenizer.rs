@@ -4,6 +4,7 @@ use super::{Context, Output};
 use crate::dataset::string_column;
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
+use crate::progress::size;
 use crate::store::durable::write_file;
 use crate::store::{FragmentRecord, OutputDir};
 use datafusion::arrow::array::Array;
@@ -66,6 +67,6 @@ pub fn run(context: &Context<'_>, config: &TokenizerConfig) -> Result<Output> {
     }
     total.files = files;
     total.add("vocab_size", made.vocab_size() as u64);
-    let note = format!("{} tokens learned from {} MB", made.vocab_size(), total.counts["text_bytes"] / 1_000_000);
+    let note = format!("{} tokens learned from {}", made.vocab_size(), size(total.counts["text_bytes"]));
     Ok(Output { fragments: vec![total], note, ..Output::default() })
 }
