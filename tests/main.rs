@@ -6,5 +6,6 @@ mod curation;
 mod kills;
 mod mill;
 mod parity;
+mod shapes;
 mod sources;
 mod support;

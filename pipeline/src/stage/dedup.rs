@@ -14,8 +14,8 @@ use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{
     ArrayRef, AsArray, Float64Builder, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder,
 };
-use datafusion::arrow::datatypes::{DataType, Field, UInt64Type};
-use datafusion::prelude::{ParquetReadOptions, col};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionContext, col};
 use dedup::{DedupConfig, Edge, Method, Outcome, candidates, collapse, jaccard, resolve_edges, verify};
 use futures::StreamExt;
 use std::collections::HashMap;
@@ -71,6 +71,7 @@ fn sign(context: &Context<'_>, config: &DedupConfig, part: &Path, index: usize) 
 }
 
 /// All documents, numbered in survivor order.
+#[derive(Default)]
 struct Documents {
     ids: Vec<String>,
     rank: HashMap<String, u32>,
@@ -110,21 +111,42 @@ fn survivor_order(context: &Context<'_>, config: &DedupConfig) -> Result<Vec<Str
     let session = context.session()?;
     block_on(async {
         register(&session, "input", &context.input().parts()).await?;
-        let known = context.input().schema()?.column_with_name("text_bytes").is_some();
-        let bytes = if known { "" } else { ", octet_length(text) AS text_bytes" };
-        let query = format!("SELECT id FROM (SELECT *{bytes} FROM input) ORDER BY {}, id", config.survivor);
-        let frame = super::sql::select_only(&session, &query).await.map_err(|e| {
-            Error::Manifest(format!(
-                "error: `survivor` of stage `{}`: {e}\nhint: expected a SQL ORDER BY list such as \"text_bytes DESC\"",
-                context.name()
-            ))
-        })?;
+        let frame = survivors(&session, context.name(), &*context.input().schema()?, config).await?;
         let mut ids = Vec::new();
         for batch in frame.collect().await? {
             ids.extend(string_column(&batch, "id")?.iter().flatten().map(String::from));
         }
         Ok(ids)
     })
+}
+
+/// Plans the order of `survivor` over the table `input`.
+async fn survivors(session: &SessionContext, stage: &str, input: &Schema, config: &DedupConfig) -> Result<DataFrame> {
+    let bytes = if input.column_with_name("text_bytes").is_some() { "" } else { ", octet_length(text) AS text_bytes" };
+    let query = format!("SELECT id FROM (SELECT *{bytes} FROM input) ORDER BY {}, id", config.survivor);
+    super::sql::select_only(session, &query).await.map_err(|e| {
+        let e = e.strip_backtrace();
+        Error::Manifest(format!(
+            "error: `survivor` of stage `{stage}`: {e}\nhint: expected a SQL ORDER BY list such as \"text_bytes DESC\""
+        ))
+    })
+}
+
+/// Whether `survivor` can be planned over an input with these columns.
+pub async fn check_survivor(
+    session: &SessionContext,
+    stage: &str,
+    input: &SchemaRef,
+    config: &DedupConfig,
+) -> Result<()> {
+    session.register_table("input", super::shape::empty(session, input)?.into_view())?;
+    survivors(session, stage, input, config).await?.create_physical_plan().await?;
+    Ok(())
+}
+
+/// What the stage makes of a table without rows.
+pub fn dry(input: DataFrame, config: &DedupConfig) -> Result<Decided> {
+    super::rowlocal::dry(input, Ok, |batch| decide(batch, config, &Documents::default(), &[]))
 }
 
 /// What becomes of a document.
