@@ -49,7 +49,7 @@ chat = { kind = "sft", input = "text", model = "base" }
     }
     for part in [
         "reads `crawl`, which is no input of the stage",
-        "two columns the name `id`",
+        "Ambiguous reference to unqualified field id",
         "unbounded = true",
         "needs the column `prompt`, which `text` has not",
     ] {
