@@ -8,5 +8,6 @@ mod kills;
 mod mill;
 mod parity;
 mod rooms;
+mod shapes;
 mod sources;
 mod support;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::known::{KNOWN, KnownRule, Rule, find, known_recipes, of_recipe};
+use super::known::{Direction, KNOWN, KnownRule, Rule, find, known_recipes, of_recipe};
 
 /// Which rules a filter applies and with which thresholds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -134,6 +134,16 @@ pub enum RuleError {
         /// The threshold given.
         threshold: f64,
     },
+    /// A threshold below every value.
+    #[error("the threshold of `{name}` is {threshold}: the measure is never below 0, so it {every} every document")]
+    Negative {
+        /// The rule.
+        name: String,
+        /// The threshold given.
+        threshold: f64,
+        /// What it does to every document.
+        every: &'static str,
+    },
     /// A rule without the list or model that it looks into.
     #[error("`{name}` needs `lists.{list}`: a file")]
     MissingList {
@@ -165,55 +175,93 @@ pub enum RuleError {
 
 /// The rules that a config asks for, in order of evaluation: the recipe's, those of its lists, then the added ones by name.
 pub fn resolve(config: &FilterConfig) -> Result<Vec<Rule>, RuleError> {
+    first_error(collect(config)).map(|ruleset| ruleset.rules)
+}
+
+/// The rules of a config for every language that it names.
+pub fn resolve_languages(config: &FilterConfig) -> Result<Ruleset, RuleError> {
+    let (ruleset, mut faults) = collect(config);
+    let (languages, more) = collect_languages(config, &ruleset.rules);
+    faults.extend(more);
+    first_error((Ruleset { languages, ..ruleset }, faults))
+}
+
+/// Everything that is wrong with a config, in the order of its options.
+pub fn faults(config: &FilterConfig) -> Vec<RuleError> {
+    let (ruleset, mut faults) = collect(config);
+    faults.extend(collect_languages(config, &ruleset.rules).1);
+    faults
+}
+
+fn first_error((ruleset, faults): (Ruleset, Vec<RuleError>)) -> Result<Ruleset, RuleError> {
+    faults.into_iter().next().map_or(Ok(ruleset), Err)
+}
+
+/// The rules that can be resolved, and what is wrong with the others.
+fn collect(config: &FilterConfig) -> (Ruleset, Vec<RuleError>) {
     let lists = &config.lists;
+    let mut faults = Vec::new();
     if config.recipe.is_none() && config.rules.is_empty() && config.r#where.is_none() && lists.files().is_empty() {
-        return Err(RuleError::Nothing);
+        faults.push(RuleError::Nothing);
     }
     let dialect = match config.dialect.as_deref() {
         None | Some("datatrove") => Dialect::Datatrove,
         Some("paper") => Dialect::Paper,
         Some("dclm") => Dialect::Dclm,
-        Some(name) => return Err(RuleError::UnknownDialect { name: name.to_owned() }),
+        Some(name) => {
+            faults.push(RuleError::UnknownDialect { name: name.to_owned() });
+            Dialect::Datatrove
+        }
     };
     let recipe = config.recipe.as_deref();
-    let mut known = match recipe {
+    let mut known = match recipe.map(|name| (name, of_recipe(name))) {
         None => Vec::new(),
-        Some(name) => of_recipe(name).ok_or_else(|| RuleError::UnknownRecipe {
-            name: name.to_owned(),
-            nearest: nearest(name, known_recipes().iter().copied()),
-        })?,
+        Some((_, Some(known))) => known,
+        Some((name, None)) => {
+            let nearest = nearest(name, known_recipes().iter().copied());
+            faults.push(RuleError::UnknownRecipe { name: name.to_owned(), nearest });
+            Vec::new()
+        }
     };
     known.extend(KNOWN.iter().filter(|rule| rule.list().is_some_and(|list| lists.has(list))));
     let mut rules: Vec<Rule> = known.into_iter().filter_map(|rule| dialect.rule(rule, recipe)).collect();
     for (name, &threshold) in &config.rules {
-        check_threshold(name, threshold)?;
-        let known = find(name).ok_or_else(|| unknown_rule(name))?;
+        let known = match check_threshold(name, threshold) {
+            Ok(known) => known,
+            Err(fault) => {
+                faults.push(fault);
+                continue;
+            }
+        };
         if let Some(list) = known.list().filter(|list| !lists.has(list)) {
-            return Err(RuleError::MissingList { name: name.clone(), list });
+            faults.push(RuleError::MissingList { name: name.clone(), list });
+            continue;
         }
         match rules.iter_mut().find(|rule| rule.name == *name) {
             Some(rule) => rule.threshold = threshold,
             None => rules.push(Rule { name: name.clone(), direction: known.direction, threshold }),
         }
     }
-    Ok(rules)
+    (Ruleset { rules, languages: BTreeMap::new() }, faults)
 }
 
-/// The rules of a config for every language that it names.
-pub fn resolve_languages(config: &FilterConfig) -> Result<Ruleset, RuleError> {
-    let rules = resolve(config)?;
-    let mut languages = BTreeMap::new();
+fn collect_languages(config: &FilterConfig, rules: &[Rule]) -> (BTreeMap<String, Vec<Rule>>, Vec<RuleError>) {
+    let (mut languages, mut faults) = (BTreeMap::new(), Vec::new());
     for (language, own) in &config.languages {
-        let mut changed = rules.clone();
+        let mut changed = rules.to_vec();
         for (name, &threshold) in &own.rules {
-            check_threshold(name, threshold)?;
-            find(name).ok_or_else(|| unknown_rule(name))?;
-            let absent = || RuleError::NotInFilter { name: name.clone(), language: language.clone() };
-            changed.iter_mut().find(|rule| rule.name == *name).ok_or_else(absent)?.threshold = threshold;
+            if let Err(fault) = check_threshold(name, threshold) {
+                faults.push(fault);
+                continue;
+            }
+            match changed.iter_mut().find(|rule| rule.name == *name) {
+                Some(rule) => rule.threshold = threshold,
+                None => faults.push(RuleError::NotInFilter { name: name.clone(), language: language.clone() }),
+            }
         }
         languages.insert(language.clone(), changed);
     }
-    Ok(Ruleset { rules, languages })
+    (languages, faults)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -239,19 +287,38 @@ impl Dialect {
     }
 }
 
-fn check_threshold(name: &str, threshold: f64) -> Result<(), RuleError> {
-    if threshold.is_finite() { Ok(()) } else { Err(RuleError::Threshold { name: name.to_owned(), threshold }) }
+/// The rule of this name, if it can have this threshold: measures are counts, lengths and shares, never below 0.
+fn check_threshold(name: &str, threshold: f64) -> Result<&'static KnownRule, RuleError> {
+    let known = find(name).ok_or_else(|| unknown_rule(name))?;
+    if !threshold.is_finite() {
+        return Err(RuleError::Threshold { name: name.to_owned(), threshold });
+    }
+    if threshold < 0.0 {
+        let every = match known.direction {
+            Direction::AtLeast => "keeps",
+            Direction::AtMost => "drops",
+        };
+        return Err(RuleError::Negative { name: name.to_owned(), threshold, every });
+    }
+    Ok(known)
 }
 
 fn unknown_rule(name: &str) -> RuleError {
-    RuleError::UnknownRule { name: name.to_owned(), nearest: nearest(name, KNOWN.iter().map(|rule| rule.name)) }
+    let family = |name: &str| name.split_once('.').map(|(family, _)| family.to_owned());
+    let own = family(name).filter(|own| KNOWN.iter().any(|rule| family(rule.name).as_ref() == Some(own)));
+    // A name in a known family is a slip in what follows the dot.
+    let known = KNOWN.iter().map(|rule| rule.name).filter(|rule| own.is_none() || family(rule) == own);
+    RuleError::UnknownRule { name: name.to_owned(), nearest: nearest(name, known) }
 }
 
-/// The name with the fewest edits from `name`; of a bare measure, the distance to the part after the dot counts too.
+/// The name with the fewest edits from `name`; of a bare measure, the distance to the part after the dot counts too. Among equals
+/// the one with the longest common beginning of the measure.
 fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> &'static str {
-    let distance = |known: &str| {
-        let measure = known.rsplit('.').next().unwrap_or(known);
-        edits(name, known).min(edits(name, measure))
+    let measure = |name: &'static str| name.rsplit('.').next().unwrap_or(name);
+    let asked = name.rsplit('.').next().unwrap_or(name);
+    let distance = |known: &'static str| {
+        let common = asked.chars().zip(measure(known).chars()).take_while(|(a, b)| a == b).count();
+        (edits(name, known).min(edits(name, measure(known))), usize::MAX - common)
     };
     known.min_by_key(|known| distance(known)).unwrap_or("")
 }
@@ -328,6 +395,13 @@ mod tests {
         let infinite = FilterConfig { rules: with(&[("c4.min_sentences", f64::NAN)]), ..Default::default() };
         assert!(matches!(resolve(&infinite), Err(RuleError::Threshold { .. })));
         assert_eq!(resolve(&FilterConfig::default()), Err(RuleError::Nothing));
+        let negative = FilterConfig { rules: with(&[("gopher_quality.min_words", -3.0)]), ..Default::default() };
+        assert!(matches!(resolve(&negative), Err(RuleError::Negative { every: "keeps", .. })));
+        let three =
+            FilterConfig { rules: with(&[("a.b", 1.0), ("c4.min_words", 1.0), ("x", 1.0)]), ..recipe("finewb") };
+        let all = faults(&three);
+        assert_eq!(all.len(), 4);
+        assert!(all[2].to_string().contains("did you mean `c4."), "{}", all[2]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::ops::Range;
 use crate::text::{Tokens, tokenize};
 use crate::url::UrlFound;
 
-pub use config::{FilterConfig, LanguageRules, ListFiles, RuleError, Ruleset, resolve, resolve_languages};
+pub use config::{FilterConfig, LanguageRules, ListFiles, RuleError, Ruleset, faults, resolve, resolve_languages};
 use gopher::StopWords;
 pub use known::{Direction, KnownRule, Rule, known_recipes, known_rules};
 use known::{Family, find};

@@ -33,6 +33,11 @@ impl Faults {
         self.found.is_empty()
     }
 
+    /// Whether a fault on this line says this.
+    pub fn has(&self, line: usize, part: &str) -> bool {
+        self.found.iter().any(|f| f.line == line && f.message.contains(part))
+    }
+
     /// The line of a byte offset, from 1.
     pub fn line(&self, offset: usize) -> usize {
         self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|b| **b == b'\n').count() + 1
@@ -64,6 +69,7 @@ impl Faults {
 impl From<Faults> for Error {
     fn from(mut faults: Faults) -> Self {
         faults.found.sort_by_key(|f| f.line);
+        faults.found.dedup();
         let mut text = String::new();
         for fault in &faults.found {
             let _ = writeln!(text, "error: {}", fault.message);

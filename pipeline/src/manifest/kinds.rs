@@ -70,6 +70,14 @@ impl OptionFault {
     pub fn new(key: &str, message: impl Into<String>) -> Self {
         Self { key: key.to_string(), message: message.into(), hint: None }
     }
+
+    /// A fault of a group of options, about the first of `keys` that the message names in backticks, else about `otherwise`.
+    pub fn about(keys: &[&str], otherwise: &str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let named = message.split('`').skip(1).step_by(2).find(|word| keys.contains(word));
+        let key = named.unwrap_or(otherwise).to_string();
+        Self { key, message, hint: None }
+    }
 }
 
 /// Options of a kind: read from the manifest, checked before any work.
@@ -102,9 +110,10 @@ macro_rules! kinds {
         },)*];
 
         impl StageOptions {
-            /// Reads the options of a kind; faults carry the key they are about.
-            pub fn read(kind: &str, table: &Map<String, Value>) -> Result<Self, Vec<OptionFault>> {
-                match kind { $($name => read::<$options>(table).map(|o| Self::$variant(Box::new(o))),)*
+            /// Reads the options of a kind, and all that is wrong with them; faults carry the key they are about. What cannot be read
+            /// has its default.
+            pub fn read(kind: &str, table: &Map<String, Value>) -> (Self, Vec<OptionFault>) {
+                match kind { $($name => { let (o, faults) = read::<$options>(table); (Self::$variant(Box::new(o)), faults) })*
                     other => unreachable!("kind {other} was looked up in KINDS because the caller checked it") }
             }
 
@@ -194,19 +203,26 @@ pub fn option_names(kind: &str) -> Vec<String> {
     names
 }
 
-fn read<O: Options>(table: &Map<String, Value>) -> Result<O, Vec<OptionFault>> {
-    let mut faults = Vec::new();
+fn read<O: Options>(table: &Map<String, Value>) -> (O, Vec<OptionFault>) {
+    let (mut faults, mut good) = (Vec::new(), Map::new());
     for (key, value) in table {
-        let alone = Value::Object(Map::from_iter([(key.clone(), value.clone())]));
-        if let Err(e) = serde_json::from_value::<O>(alone) {
-            faults.push(OptionFault::new(key, e.to_string()));
+        match serde_json::from_value::<O>(Value::Object(Map::from_iter([(key.clone(), value.clone())]))) {
+            Ok(_) => drop(good.insert(key.clone(), value.clone())),
+            Err(e) => {
+                let schema = schemars::schema_for!(O).to_value();
+                let message = super::reference::mistyped(&e.to_string(), value, &schema["properties"][key], &schema);
+                faults.push(OptionFault::new(key, message));
+            }
         }
     }
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    let options: O = serde_json::from_value(Value::Object(table.clone()))
-        .map_err(|e| vec![OptionFault::new("kind", e.to_string())])?;
-    let faults = options.check();
-    if faults.is_empty() { Ok(options) } else { Err(faults) }
+    let unread: Vec<String> = faults.iter().map(|f| f.key.clone()).collect();
+    let options: O = serde_json::from_value(Value::Object(good)).unwrap_or_else(|e| {
+        faults.push(OptionFault::new("kind", e.to_string()));
+        O::default()
+    });
+    // What is said of an option that could not be read would be about its default.
+    let word = |c: char| !c.is_alphanumeric() && c != '_';
+    let about = |f: &OptionFault| f.message.split(word).chain([f.key.as_str()]).any(|w| unread.iter().any(|u| u == w));
+    faults.extend(options.check().into_iter().filter(|f| !about(f)));
+    (options, faults)
 }

@@ -6,11 +6,12 @@ mod nearest;
 pub mod reference;
 
 use crate::error::{Error, Result};
+use crate::stage::shape;
 use faults::{Fault, Faults};
 use kinds::{KindInfo, Output, StageOptions};
 pub use nearest::nearest;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -103,6 +104,7 @@ impl Manifest {
             return Err(faults.into());
         }
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        let mut unread = BTreeSet::new();
         let mut manifest = Manifest {
             name: String::new(),
             seed: 0,
@@ -114,15 +116,21 @@ impl Manifest {
         let mut raws = top_level(document.get_ref(), &mut manifest, &mut faults);
         apply_sets(sets, &mut manifest, &mut raws, &mut faults);
         for raw in &raws {
-            if let Some(stage) = check_stage(raw, manifest.seed, &mut faults) {
+            if let Some((stage, whole)) = check_stage(raw, manifest.seed, &mut faults) {
+                if !whole {
+                    unread.insert(stage.name.clone());
+                }
                 manifest.stages.push(stage);
             }
         }
-        check_edges(&raws, &manifest.stages, &mut faults);
+        check_names(&raws, &mut faults);
+        unread.extend(check_edges(&raws, &manifest.stages, &mut faults));
         for (stage, raw) in
             manifest.stages.iter().filter_map(|s| raws.iter().find(|r| r.name == s.name).map(|r| (s, r)))
         {
-            for f in crate::stage::check_assets(stage, &manifest.folder) {
+            let mistaken = |key: &str| faults.has(raw.line_of(key), &format!("`{key}`"));
+            let found = crate::stage::check_assets(stage, &manifest.folder);
+            for f in found.into_iter().filter(|f| !mistaken(&f.key)).collect::<Vec<_>>() {
                 faults.push(Fault {
                     line: raw.line_of(&f.key),
                     message: format!("{} (stage `{}`)", f.message, stage.name),
@@ -130,10 +138,15 @@ impl Manifest {
                 });
             }
         }
-        if !faults.is_empty() {
-            return Err(faults.into());
-        }
         manifest.stages = order(manifest.stages, &mut faults);
+        for (stage, f) in shape::check(&manifest.stages, &unread) {
+            let raw = raws.iter().find(|r| r.name == stage).expect("stages come from raws");
+            let line = match f.key.as_str() {
+                "input" if !raw.lines.contains_key("input") => raw.line_of("inputs"),
+                key => raw.line_of(key),
+            };
+            faults.push(Fault { line, message: f.message, hint: f.hint });
+        }
         if faults.is_empty() { Ok(manifest) } else { Err(faults.into()) }
     }
 
@@ -241,9 +254,17 @@ fn json(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(s) => Value::String(s.to_string()),
         DeValue::Integer(i) => i128::from_str_radix(&i.as_str().replace('_', ""), i.radix()).map_or(Value::Null, |n| {
-            u64::try_from(n).map(Value::from).or_else(|_| i64::try_from(n).map(Value::from)).unwrap_or(Value::Null)
+            // A number too large for an integer is still one to show.
+            u64::try_from(n)
+                .map(Value::from)
+                .or_else(|_| i64::try_from(n).map(Value::from))
+                .unwrap_or((n as f64).into())
         }),
-        DeValue::Float(f) => f.as_str().replace('_', "").parse::<f64>().map_or(Value::Null, Value::from),
+        // JSON has no number for `inf` and `nan`: as strings they are refused under their own names.
+        DeValue::Float(f) => match f.as_str().replace('_', "").parse::<f64>() {
+            Ok(x) if x.is_finite() => x.into(),
+            _ => Value::String(f.to_string()),
+        },
         DeValue::Boolean(b) => Value::Bool(*b),
         DeValue::Datetime(d) => Value::String(d.to_string()),
         DeValue::Array(items) => Value::Array(items.iter().map(|i| json(i.get_ref())).collect()),
@@ -255,25 +276,39 @@ fn json(value: &DeValue<'_>) -> Value {
 
 fn apply_sets(sets: &[String], manifest: &mut Manifest, raws: &mut [Raw], faults: &mut Faults) {
     for set in sets {
-        let Some((target, value)) = set.split_once('=') else {
+        let Some((target, written)) = set.split_once('=') else {
             faults.push(Fault { line: 0, message: format!("--set {set}: expected stage.key=value"), hint: None });
             continue;
         };
-        let text = format!("v = {value}");
-        let value = match DeTable::parse(&text) {
+        let value = match DeTable::parse(&format!("v = {written}")) {
             Ok(table) => table.get_ref().iter().next().map(|(_, v)| json(v.get_ref())).unwrap_or(Value::Null),
-            Err(_) => Value::String(value.to_string()),
+            Err(_) => Value::String(written.to_string()),
         };
-        match target.split_once('.') {
-            None if target == "seed" => manifest.seed = value.as_u64().unwrap_or(manifest.seed),
-            Some((stage, key)) if raws.iter().any(|r| r.name == stage) => {
-                let raw = raws.iter_mut().find(|r| r.name == stage).expect("it was found one line up");
-                raw.values.insert(key.to_string(), value);
+        let path = key_path(target);
+        match path.split_first() {
+            Some((key, [])) if key == "seed" => match value.as_u64() {
+                Some(seed) => manifest.seed = seed,
+                None => {
+                    let message = format!("--set {set}: `seed` must be a whole number from 0 up");
+                    faults.push(Fault { line: 0, message, hint: None });
+                }
+            },
+            Some((stage, [key, inside @ ..])) if raws.iter().any(|r| r.name == *stage) => {
+                let raw = raws.iter_mut().find(|r| r.name == *stage).expect("it was found one line up");
+                let schema = match raw.values.get("kind").and_then(Value::as_str).filter(|k| kinds::info(k).is_some()) {
+                    Some(kind) => StageOptions::schema(kind),
+                    None => Value::Null,
+                };
+                let at = raw.values.entry(key.clone()).or_insert(Value::Null);
+                put(at, inside, value, &schema["properties"][key], &schema);
             }
             _ => {
                 let names: Vec<String> = raws.iter().map(|r| r.name.clone()).collect();
-                let hint = nearest(target.split('.').next().unwrap_or(target), &names)
-                    .map(|n| format!("did you mean stage `{n}`?"));
+                let first = path.first().map_or(target, String::as_str);
+                let hint = match names.iter().any(|n| n == first) {
+                    true => Some(format!("name the option too, as in  --set {first}.key=value")),
+                    false => nearest(first, &names).map(|n| format!("did you mean stage `{n}`?")),
+                };
                 faults.push(Fault {
                     line: 0,
                     message: format!("--set {set}: no such stage   (known: {})", names.join(", ")),
@@ -284,7 +319,55 @@ fn apply_sets(sets: &[String], manifest: &mut Manifest, raws: &mut [Raw], faults
     }
 }
 
-fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
+/// The parts of a dotted key; parts in quotes may hold dots.
+fn key_path(target: &str) -> Vec<String> {
+    let text = format!("{target} = 0");
+    let Ok(table) = DeTable::parse(&text) else { return target.split('.').map(String::from).collect() };
+    let (mut path, mut table) = (Vec::new(), table.get_ref());
+    while let Some((key, value)) = table.iter().next() {
+        path.push(key.get_ref().to_string());
+        match value.get_ref() {
+            DeValue::Table(inside) => table = inside,
+            _ => break,
+        }
+    }
+    path
+}
+
+/// Puts a value at a path below an option. Tables of plain values have names that may hold dots: the rest of the path is one.
+fn put(at: &mut Value, path: &[String], value: Value, property: &Value, schema: &Value) {
+    let Some((first, rest)) = path.split_first() else {
+        let types = reference::type_of(property, schema);
+        let takes = |name: &str| types.split(" or ").any(|t| t.starts_with(name));
+        // One word for an option that takes a list is a list of one.
+        let alone = takes("list of") && !takes("string");
+        *at = if alone && !matches!(value, Value::Array(_) | Value::Object(_)) {
+            Value::Array(vec![value])
+        } else {
+            value
+        };
+        return;
+    };
+    if !at.is_object() {
+        *at = Value::Object(Map::new());
+    }
+    let table = at.as_object_mut().expect("it was made one two lines up");
+    let object = reference::object_of(property, schema);
+    let (name, rest, inside) = match &object["properties"][first] {
+        Value::Null => {
+            let each = reference::object_of(&object["additionalProperties"], schema);
+            match each["type"] == "object" {
+                true => (first.clone(), rest, each),
+                false => (path.join("."), &[][..], each),
+            }
+        }
+        own => (first.clone(), rest, own),
+    };
+    put(table.entry(name).or_insert(Value::Null), rest, value, inside, schema);
+}
+
+/// The stage, and whether nothing is wrong with its options; None if its kind is not known.
+fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<(Stage, bool)> {
     let names: Vec<String> = kinds::KINDS.iter().map(|k| k.name.to_string()).collect();
     let Some(Value::String(kind)) = raw.values.get("kind") else {
         faults.push(Fault {
@@ -348,27 +431,65 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<Stage> {
         table.remove(&key);
     }
     let (least, most) = info.inputs;
-    if inputs.len() < least || inputs.len() > most {
-        let expected = if least == most { format!("{least}") } else { format!("{least} to {most}") };
-        faults.push(Fault {
-            line: raw.line,
-            message: format!("stage `{}` (kind {kind}) takes {expected} input(s), got {}", raw.name, inputs.len()),
-            hint: Some("name them with  input = \"stage\"  or  inputs = [\"a\", \"b\"]".into()),
-        });
-    }
-    match StageOptions::read(kind, &table) {
-        Ok(options) => {
-            Some(Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line })
-        }
-        Err(found) => {
-            for f in found {
-                faults.push(Fault {
-                    line: raw.line_of(&f.key),
-                    message: format!("`{}` in stage `{}`: {}", f.key, raw.name, f.message),
-                    hint: f.hint,
-                });
+    let counted = inputs.len() >= least && inputs.len() <= most;
+    let named = raw.values.contains_key("input") || raw.values.contains_key("inputs");
+    if !counted && (!named || !inputs.is_empty()) {
+        let expected = match (least, most) {
+            (0, 0) => "no input".to_string(),
+            (1, 1) => "1 input".to_string(),
+            (a, b) if a == b => format!("{a} inputs"),
+            (a, b) => format!("{a} to {b} inputs"),
+        };
+        let (got, hint) = match raw.values.contains_key("input") && raw.values.contains_key("inputs") {
+            true => (
+                format!("{} from `input` and `inputs` together", inputs.len()),
+                "both keys are there: keep one of them".to_string(),
+            ),
+            false if most == 0 => (inputs.len().to_string(), "take `input` away".to_string()),
+            false if most == 1 => (inputs.len().to_string(), "name it with  input = \"stage\"".to_string()),
+            false => {
+                (inputs.len().to_string(), "name them with  input = \"stage\"  or  inputs = [\"a\", \"b\"]".to_string())
             }
-            None
+        };
+        let line = if raw.lines.contains_key("input") { raw.line_of("input") } else { raw.line_of("inputs") };
+        let message = format!("stage `{}` (kind {kind}) takes {expected}, got {got}", raw.name);
+        faults.push(Fault { line, message, hint: Some(hint) });
+    }
+    let (options, found) = StageOptions::read(kind, &table);
+    let whole = found.is_empty() && counted;
+    for f in found {
+        let message = match f.key.as_str() {
+            "kind" => format!("stage `{}`: {}", raw.name, f.message),
+            key => format!("`{key}` in stage `{}`: {}", raw.name, f.message),
+        };
+        faults.push(Fault { line: raw.line_of(&f.key), message, hint: f.hint });
+    }
+    let stage = Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line };
+    Some((stage, whole))
+}
+
+/// Endings of the tables that stand beside a stage's own, and names that a run uses itself.
+const ENDINGS: [&str; 5] = ["_all", "_verdicts", "_edits", "_metrics", "_trace"];
+const TAKEN: [&str; 3] = ["history", "stages", "report"];
+
+/// Names that would hide another table or file of the run.
+fn check_names(raws: &[Raw], faults: &mut Faults) {
+    for (i, raw) in raws.iter().enumerate() {
+        let lower = raw.name.to_ascii_lowercase();
+        let clash = if let Some(ending) = ENDINGS.iter().find(|e| lower.ends_with(**e)) {
+            Some(format!("ends in `{ending}`, which names the tables beside a stage in SQL"))
+        } else if TAKEN.contains(&lower.as_str()) {
+            Some("is a name that every run uses itself".to_string())
+        } else {
+            let other = raws[..i].iter().find(|r| r.name.to_ascii_lowercase() == lower);
+            other.map(|other| {
+                format!("differs from stage `{}` only in case, which SQL and some file systems ignore", other.name)
+            })
+        };
+        if let Some(clash) = clash {
+            let hint =
+                Some(format!("call it something else, e.g. `{}_2`", raw.name.split('_').next().unwrap_or("stage")));
+            faults.push(Fault { line: raw.line, message: format!("the stage name `{}` {clash}", raw.name), hint });
         }
     }
 }
@@ -398,7 +519,9 @@ fn stage_names(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-fn check_edges(raws: &[Raw], stages: &[Stage], faults: &mut Faults) {
+/// Gives the stages that read what is not there or of the wrong kind.
+fn check_edges(raws: &[Raw], stages: &[Stage], faults: &mut Faults) -> BTreeSet<String> {
+    let mut wrong = BTreeSet::new();
     let names: Vec<String> = raws.iter().map(|r| r.name.clone()).collect();
     for stage in stages {
         let raw = raws.iter().find(|r| r.name == stage.name).expect("stages come from raws");
@@ -410,6 +533,7 @@ fn check_edges(raws: &[Raw], stages: &[Stage], faults: &mut Faults) {
         for (key, name, expected) in inputs.chain(references.map(|(k, n)| (k, n, wanted(k)))) {
             let line = if raw.lines.contains_key(key) { raw.line_of(key) } else { raw.line_of("input") };
             if !names.contains(name) {
+                wrong.insert(stage.name.clone());
                 faults.unknown_on_line(
                     line,
                     &format!("stage `{}` reads `{name}`, which is no stage", stage.name),
@@ -419,6 +543,7 @@ fn check_edges(raws: &[Raw], stages: &[Stage], faults: &mut Faults) {
             } else if let Some(source) = stages.iter().find(|s| s.name == *name) {
                 let makes = source.info().makes;
                 if makes != expected {
+                    wrong.insert(stage.name.clone());
                     faults.push(Fault {
                         line,
                         message: format!(
@@ -434,6 +559,7 @@ fn check_edges(raws: &[Raw], stages: &[Stage], faults: &mut Faults) {
             }
         }
     }
+    wrong
 }
 
 fn word(output: Output) -> String {
@@ -442,10 +568,13 @@ fn word(output: Output) -> String {
 
 /// Orders stages so that each comes after those it needs, keeping the written order where it is free.
 fn order(stages: Vec<Stage>, faults: &mut Faults) -> Vec<Stage> {
+    // Names that are no stage are faults of their own.
+    let known: BTreeSet<String> = stages.iter().map(|s| s.name.clone()).collect();
     let mut left = stages;
     let mut done: Vec<Stage> = Vec::new();
     while !left.is_empty() {
-        let ready = left.iter().position(|s| s.needs().all(|n| done.iter().any(|d| d.name == *n)));
+        let ready =
+            left.iter().position(|s| s.needs().all(|n| !known.contains(n) || done.iter().any(|d| d.name == *n)));
         match ready {
             Some(i) => done.push(left.remove(i)),
             None => {

@@ -80,21 +80,128 @@ fn kind(info: &KindInfo, out: &mut String) {
     out.push_str("\n| option | type | default | meaning |\n|---|---|---|---|\n");
     for reference in info.references {
         let need = if reference.required { "required" } else { "none" };
-        let _ = writeln!(out, "| `{}` | stage | {need} | a stage that makes a {:?} |", reference.key, reference.makes);
+        let (one, many) = if LISTS.contains(&reference.key) {
+            ("list of stages", "stages that make a")
+        } else {
+            ("stage", "a stage that makes a")
+        };
+        let _ = writeln!(out, "| `{}` | {one} | {need} | {many} {:?} |", reference.key, reference.makes);
     }
-    for (name, property) in properties {
-        let text = |v: &Value| v.as_str().unwrap_or("").replace('\n', " ").replace('|', "\\|");
-        let _ = writeln!(
-            out,
-            "| `{name}` | {} | `{}` | {} |",
-            type_of(&property, &schema).replace('|', "\\|"),
-            property.get("default").unwrap_or(&Value::Null),
-            text(&property["description"])
-        );
+    for (name, property) in &properties {
+        rows(name, property, &schema, out);
+    }
+    if info.name == "filter" {
+        rules(out);
     }
 }
 
-fn type_of(property: &Value, schema: &Value) -> String {
+/// References that take several stages.
+const LISTS: [&str; 2] = ["against", "models"];
+
+/// The row of an option, and of the options inside it.
+fn rows(name: &str, property: &Value, schema: &Value, out: &mut String) {
+    let text = |v: &Value| v.as_str().unwrap_or("").replace('\n', " ").replace('|', "\\|");
+    let _ = writeln!(
+        out,
+        "| `{name}` | {} | `{}` | {} |",
+        type_of(property, schema).replace('|', "\\|"),
+        property.get("default").unwrap_or(&Value::Null),
+        text(&property["description"])
+    );
+    let object = object_of(property, schema);
+    let each = object_of(&object["additionalProperties"], schema);
+    for (inside, of) in [(object, name.to_string()), (each, format!("{name}.NAME"))] {
+        for (key, property) in inside["properties"].as_object().into_iter().flatten() {
+            rows(&format!("{of}.{key}"), property, schema, out);
+        }
+    }
+}
+
+/// What a property is when it is an object: itself, what it refers to, or the one alternative that is no null.
+pub fn object_of<'a>(property: &'a Value, schema: &'a Value) -> &'a Value {
+    if let Some(name) = property["$ref"].as_str().and_then(|r| r.rsplit('/').next()) {
+        return object_of(&schema["$defs"][name], schema);
+    }
+    let alternatives = property["anyOf"].as_array().into_iter().flatten();
+    alternatives.map(|a| object_of(a, schema)).find(|a| a["type"] == "object").unwrap_or(property)
+}
+
+/// The rules of filters, by family, and the recipes.
+fn rules(out: &mut String) {
+    out.push_str(
+        "\nThe rules that `rules` and `languages` may name. In `where` and in SQL they are columns with the \
+         measured values, and their names stand in double quotes: `where = '\"gopher_quality.min_words\" > 80'`.\n\n\
+         | rule | keeps | default | measured |\n|---|---|---|---|\n",
+    );
+    for rule in filters::rules::known_rules() {
+        let keeps = match rule.direction {
+            filters::rules::Direction::AtLeast => "at least",
+            filters::rules::Direction::AtMost => "at most",
+        };
+        let about = rule.about.replace('|', "\\|");
+        let _ = writeln!(out, "| `{}` | {keeps} | {} | {about} |", rule.name, rule.threshold);
+    }
+    out.push_str("\nThe recipes:\n\n| recipe | rules |\n|---|---|\n");
+    for recipe in filters::rules::known_recipes() {
+        let config = filters::rules::FilterConfig {
+            recipe: Some((*recipe).to_string()),
+            ..filters::rules::FilterConfig::default()
+        };
+        let rules = filters::rules::resolve(&config).expect("a known recipe is right because it is known");
+        let mut families: Vec<(String, Vec<String>)> = Vec::new();
+        for rule in rules {
+            let (family, measure) = rule.name.split_once('.').expect("every rule has a family");
+            match families.last_mut().filter(|(last, _)| last == family) {
+                Some((_, measures)) => measures.push(measure.to_string()),
+                None => families.push((family.to_string(), vec![measure.to_string()])),
+            }
+        }
+        let shown: Vec<String> = families.iter().map(|(f, ms)| format!("`{f}`: {}", ms.join(", "))).collect();
+        let _ = writeln!(out, "| `{recipe}` | {} |", shown.join("; "));
+    }
+}
+
+/// What to say of a value that cannot be read, from the reader's own message: what was expected and what is there.
+pub fn mistyped(message: &str, value: &Value, property: &Value, schema: &Value) -> String {
+    if message.contains("did not match any variant") {
+        return format!("expected {}, got {value}", words(&type_of(property, schema)));
+    }
+    let Some((got, expected)) = message
+        .strip_prefix("invalid type: ")
+        .or(message.strip_prefix("invalid value: "))
+        .and_then(|m| m.split_once(", expected "))
+    else {
+        return message.to_string();
+    };
+    let number = ["usize", "u64", "u32", "u16", "u8", "i64", "i32"].iter().find(|n| expected.starts_with(**n));
+    let expected = match (number, expected) {
+        (Some(n), _) if n.starts_with('u') => "a whole number from 0 up",
+        (Some(_), _) => "a whole number",
+        (None, "f64" | "f32") => "a number",
+        (None, "a sequence") => "a list",
+        (None, "a map") => "a table, as in { name = value }",
+        (None, other) => other,
+    };
+    let got = got.strip_prefix("floating point ").or(got.strip_prefix("integer ")).unwrap_or(got);
+    format!("expected {expected}, got {got}")
+}
+
+/// The types of [`type_of`] in words.
+fn words(types: &str) -> String {
+    let word = |t: &str| match t {
+        "string" => "a string".to_string(),
+        "integer" => "a whole number".to_string(),
+        "number" => "a number".to_string(),
+        "boolean" => "true or false".to_string(),
+        "object" => "a table, as in { name = value }".to_string(),
+        list if list.starts_with("list of ") => format!("a {list}s, as in [\"...\"]"),
+        other => other.to_string(),
+    };
+    types.split(" or ").map(word).collect::<Vec<_>>().join(" or ")
+}
+
+/// The types an option takes, joined by ` or `.
+pub fn type_of(property: &Value, schema: &Value) -> String {
     if let Some(name) = property["$ref"].as_str().and_then(|r| r.rsplit('/').next()) {
         return type_of(&schema["$defs"][name], schema);
     }

@@ -117,9 +117,7 @@ impl Mapped {
     pub fn release(&self, range: std::ops::Range<usize>) {
         if let Mapped::Map(map) = self {
             // SAFETY: the map is shared and read-only, so dropped pages come back with the same bytes.
-            let _ = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
-            };
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
         }
     }
 

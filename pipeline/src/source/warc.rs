@@ -11,11 +11,11 @@
 //! file that is one big member, or members cut without regard to records. A plain record is its own unit. Damage
 //! belongs to the unit before it (or to the start of the file).
 //!
-//! **Ranges.** A range owns every unit that starts in it. The chain of units is defined from offset 0. Plain files
-//! and zstd frames can be skipped without decoding, so a range finds its first unit by walking the chain: exact. The
-//! end of a gzip member is only known by inflating it, so a range speculates: it takes the first anchor at or after
-//! `start - lookback_bytes` and walks from there. That is wrong only where a gzip WARC stored inside a page is longer
-//! than the look-back. [`RecordIter::entry`] and [`RecordIter::exit`] make it exact: if the exit of every range is
+//! **Ranges.** A range owns every unit that starts in it. The chain of units is defined from offset 0. Zstd frames can
+//! be skipped without decoding, so a range finds its first unit by walking the chain: exact. The end of a gzip member
+//! is only known by inflating it, and walking a plain file would map all of it in for every range, so there a range
+//! speculates: it takes the first anchor at or after `start - lookback_bytes` and walks from there. That is wrong only
+//! where a WARC stored inside a page is longer than the look-back. [`RecordIter::entry`] and [`RecordIter::exit`] make it exact: if the exit of every range is
 //! the entry of the next, all ranges together are the whole-file scan, by induction from offset 0; where it is not,
 //! run that range again with [`records_from`] at the exit of the one before.
 
@@ -168,7 +168,12 @@ pub fn records<'a>(file: &'a [u8], start: u64, end: u64, limits: &Limits) -> Rec
     let compression = Compression::sniff(file);
     let from = match compression {
         _ if start == 0 => 0,
-        Compression::Plain => chained_entry(file, compression, 0, start, limits),
+        Compression::Plain => {
+            let from = start.saturating_sub(limits.lookback_bytes);
+            let kind = head::starts_record(file).filter(|_| from > 0);
+            let anchor = kind.and_then(|kind| head::find_record(file, from as usize, kind)).unwrap_or(0);
+            chained_entry(file, compression, anchor as u64, start, limits)
+        }
         Compression::Zstd => member::Decoder::new(file, compression).chained_anchor(start as usize) as u64,
         Compression::Gzip => {
             let from = start.saturating_sub(limits.lookback_bytes);

@@ -8,7 +8,7 @@ use crate::manifest::kinds::{OptionFault, Options};
 use crate::stage::extract::table;
 use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StringBuilder, UInt64Builder};
-use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use dedup::EvaluationSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,20 +78,7 @@ pub fn run(context: &Context<'_>, config: &DecontaminateConfig) -> Result<Output
 fn load(context: &Context<'_>, config: &DecontaminateConfig) -> Result<Against> {
     let mut against = Against { texts: Vec::new(), from: Vec::new() };
     for stage in context.references.get("against").into_iter().flatten() {
-        let schema = stage.schema()?;
-        let known: Vec<&str> =
-            config.columns.iter().map(String::as_str).filter(|c| schema.column_with_name(c).is_some()).collect();
-        if known.is_empty() {
-            let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-            return Err(Error::Manifest(format!(
-                "error: `{}`, named by `against` of stage `{}`, has none of the columns {}   (known: {})\n\
-                 hint: name its text columns with  columns = [...]",
-                stage.name,
-                context.name(),
-                config.columns.join(", "),
-                names.join(", ")
-            )));
-        }
+        let known = known_columns(context.name(), &stage.name, &*stage.schema()?, config)?;
         let ids = stage.strings("id")?;
         for column in known {
             against.texts.extend(stage.strings(column)?);
@@ -99,6 +86,33 @@ fn load(context: &Context<'_>, config: &DecontaminateConfig) -> Result<Against> 
         }
     }
     Ok(against)
+}
+
+/// The columns of `config` that an evaluation set has; an error if it has none.
+pub fn known_columns<'a>(
+    stage: &str,
+    set: &str,
+    schema: &Schema,
+    config: &'a DecontaminateConfig,
+) -> Result<Vec<&'a str>> {
+    let known: Vec<&str> =
+        config.columns.iter().map(String::as_str).filter(|c| schema.column_with_name(c).is_some()).collect();
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    Err(Error::Manifest(format!(
+        "error: `{set}`, named by `against` of stage `{stage}`, has none of the columns {}   (known: {})\n\
+         hint: name its text columns with  columns = [...]",
+        config.columns.join(", "),
+        names.join(", ")
+    )))
+}
+
+/// What the stage makes of a table without rows.
+pub fn dry(input: datafusion::prelude::DataFrame, config: &DecontaminateConfig) -> Result<Decided> {
+    let set = EvaluationSet::new(std::iter::empty(), config.ngram, config.min_words);
+    rowlocal::dry(input, Ok, |batch| decide(batch, config, &set, &[]))
 }
 
 fn decide(

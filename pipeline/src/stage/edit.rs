@@ -35,6 +35,11 @@ pub fn run(context: &Context<'_>, config: &EditConfig) -> Result<Output> {
     Ok(Output { fragments, note, ..Output::default() })
 }
 
+/// What the stage makes of a table without rows.
+pub fn dry(input: datafusion::prelude::DataFrame, config: &EditConfig) -> Result<Decided> {
+    rowlocal::dry(input, Ok, |batch| decide(batch, config))
+}
+
 /// The rows with their new texts (and `text_hash`, where there is one); rows of which nothing is left are dropped.
 fn decide(batch: RecordBatch, config: &EditConfig) -> Result<Decided> {
     let (ids, texts) = (string_column(&batch, "id")?, string_column(&batch, "text")?);

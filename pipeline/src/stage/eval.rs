@@ -52,7 +52,7 @@ impl Options for EvalConfig {
 }
 
 /// One line of the result.
-struct Score {
+pub struct Score {
     model: String,
     task: String,
     metric: String,
@@ -213,7 +213,8 @@ fn pair_accuracy(
     })
 }
 
-fn table(stage: &str, scores: Vec<Score>) -> Result<datafusion::arrow::array::RecordBatch> {
+/// Columns id, model, task, metric, value, standard_error, n.
+pub fn table(stage: &str, scores: Vec<Score>) -> Result<datafusion::arrow::array::RecordBatch> {
     let mut strings: [StringBuilder; 4] = Default::default(); // id, model, task, metric
     let (mut values, mut errors, mut n) = (Float64Builder::new(), Float64Builder::new(), UInt64Builder::new());
     for (i, score) in scores.iter().enumerate() {

@@ -17,14 +17,22 @@ const PAGE: &str = "page";
 
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &ExtractConfig) -> Result<Output> {
-    let extract = udf::extract(config.clone());
-    let plan = |frame: DataFrame| -> Result<DataFrame> {
-        let page = extract.call(vec![col("html"), col("content_type"), col("url"), col("text")]);
-        Ok(frame.with_column(PAGE, page)?)
-    };
-    let fragments = rowlocal::run(context, plan, decide)?;
+    let fragments = rowlocal::run(context, plan(config), decide)?;
     let note = rowlocal::summary(&fragments);
     Ok(Output { fragments, note, ..Output::default() })
+}
+
+/// What the stage makes of a table without rows.
+pub fn dry(input: DataFrame, config: &ExtractConfig) -> Result<Decided> {
+    rowlocal::dry(input, plan(config), decide)
+}
+
+fn plan(config: &ExtractConfig) -> impl Fn(DataFrame) -> Result<DataFrame> + Sync {
+    let extract = udf::extract(config.clone());
+    move |frame| {
+        let page = extract.call(vec![col("html"), col("content_type"), col("url"), col("text")]);
+        Ok(frame.with_column(PAGE, page)?)
+    }
 }
 
 /// Columns out: those in without `html` and `text`, then title, author, published, site_name, html_lang, charset,

@@ -10,10 +10,11 @@ use crate::stage::extract::table;
 use crate::udf;
 use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
-use datafusion::arrow::datatypes::{DataType, Field, Float64Type};
+use datafusion::arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::logical_expr::ExprSchemable;
 use datafusion::logical_expr::utils::split_conjunction_owned;
-use datafusion::prelude::{DataFrame, Expr, cast, col, ident, lit};
+use datafusion::prelude::{DataFrame, Expr, SessionContext, cast, col, ident, lit};
 use filters::rules::{FilterConfig, Lists, Measurer, Rule, RuleError};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,18 +25,20 @@ const LANGUAGE: &str = "language";
 
 impl Options for FilterConfig {
     fn check(&self) -> Vec<OptionFault> {
-        let Err(e) = filters::rules::resolve_languages(self) else { return Vec::new() };
-        let key = match &e {
-            // The model may be a stage's, which only the run sees.
-            RuleError::MissingList { list: PERPLEXITY, .. } => return Vec::new(),
-            RuleError::UnknownDialect { .. } => "dialect",
-            RuleError::UnknownRecipe { .. } => "recipe",
-            RuleError::NotInFilter { .. } => "languages",
-            RuleError::List { .. } => "lists",
-            RuleError::Nothing => "kind",
-            _ => "rules",
+        let fault = |e: RuleError| {
+            let key = match &e {
+                // The model may be a stage's: whether one is named is seen once all stages are read.
+                RuleError::MissingList { list: PERPLEXITY, .. } => return None,
+                RuleError::UnknownDialect { .. } => "dialect",
+                RuleError::UnknownRecipe { .. } => "recipe",
+                RuleError::NotInFilter { .. } => "languages",
+                RuleError::List { .. } => "lists",
+                RuleError::Nothing => "kind",
+                _ => "rules",
+            };
+            Some(OptionFault::new(key, e.to_string()))
         };
-        vec![OptionFault::new(key, e.to_string())]
+        filters::rules::faults(self).into_iter().filter_map(fault).collect()
     }
 }
 
@@ -81,7 +84,9 @@ pub fn run(context: &Context<'_>, config: &FilterConfig) -> Result<Output> {
     let measurer = Arc::new(measurer(context, config)?);
     let measures = udf::measures(measurer.clone(), context.name().to_string());
     let conjuncts = match &config.r#where {
-        Some(sql) => conjuncts(context, sql, measurer.rules())?,
+        Some(sql) => {
+            conjuncts(&context.session()?, context.name(), &*context.input().schema()?, sql, measurer.rules())?
+        }
         None => Vec::new(),
     };
     let plan = |frame: DataFrame| -> Result<DataFrame> {
@@ -118,17 +123,52 @@ pub fn run(context: &Context<'_>, config: &FilterConfig) -> Result<Output> {
 }
 
 /// The conditions of a `where`, one rule each.
-fn conjuncts(context: &Context<'_>, sql: &str, rules: &[Rule]) -> Result<Vec<Expr>> {
-    let mut fields: Vec<Field> = context.input().schema()?.fields().iter().map(|f| f.as_ref().clone()).collect();
-    fields.extend(rules.iter().map(|r| Field::new(&r.name, DataType::Float64, true)));
-    let schema = DFSchema::try_from(datafusion::arrow::datatypes::Schema::new(fields))?;
-    let expression = context.session()?.parse_sql_expr(sql, &schema).map_err(|e| {
+fn conjuncts(session: &SessionContext, stage: &str, input: &Schema, sql: &str, rules: &[Rule]) -> Result<Vec<Expr>> {
+    let mut fields: Vec<Field> = input.fields().iter().map(|f| f.as_ref().clone()).collect();
+    fields.extend(measured(rules));
+    let schema = DFSchema::try_from(Schema::new(fields))?;
+    let wrong = |what: String| {
         Error::Manifest(format!(
-            "error: `where` of stage `{}`: {e}\nhint: columns of the input and rule names in double quotes may be used",
-            context.name()
+            "error: `where` of stage `{stage}`: {what}\nhint: columns of the input and rule names in double quotes may be used"
         ))
+    };
+    let expression = session.parse_sql_expr(sql, &schema).map_err(|e| wrong(e.strip_backtrace()))?;
+    let conjuncts = split_conjunction_owned(expression);
+    for conjunct in &conjuncts {
+        let kind = conjunct.get_type(&schema).map_err(|e| wrong(e.strip_backtrace()))?;
+        if kind != DataType::Boolean {
+            return Err(wrong(format!("expected a condition, but {conjunct} is {kind}")));
+        }
+    }
+    Ok(conjuncts)
+}
+
+/// The columns of verdicts that hold the measures.
+fn measured(rules: &[Rule]) -> Vec<Field> {
+    rules.iter().map(|r| Field::new(&r.name, DataType::Float64, true)).collect()
+}
+
+/// The columns of the verdicts over an input with these columns, or the option that is wrong; `perplexity` is the stage that gives
+/// the model.
+pub fn dry(
+    session: &SessionContext,
+    input: &Schema,
+    config: &FilterConfig,
+    stage: &str,
+    perplexity: Option<&String>,
+) -> std::result::Result<SchemaRef, (&'static str, Error)> {
+    let mut config = config.clone();
+    if perplexity.is_some() {
+        config.lists.perplexity_model = perplexity.cloned();
+    }
+    let rules = filters::rules::resolve(&config).map_err(|e| {
+        let hint = "a model comes from `lists.perplexity_model` or from a stage of kind classifier with  method = \"ngram\",  named by `perplexity`";
+        ("rules", Error::Manifest(format!("error: `rules` of stage `{stage}`: {e}\nhint: {hint}")))
     })?;
-    Ok(split_conjunction_owned(expression))
+    if let Some(sql) = &config.r#where {
+        conjuncts(session, stage, input, sql, &rules).map_err(|e| ("where", e))?;
+    }
+    Ok(crate::schema::verdicts(measured(&rules)))
 }
 
 fn decide(batch: RecordBatch, measurer: &Measurer, conjuncts: &[String]) -> Result<Decided> {
@@ -172,12 +212,7 @@ fn decide(batch: RecordBatch, measurer: &Measurer, conjuncts: &[String]) -> Resu
     let schema = batch.schema();
     let columns = schema.fields().iter().enumerate().filter(|(_, f)| own(f.name()));
     let rows = table(columns.map(|(i, f)| (f.name().clone(), batch.column(i).clone())).collect())?;
-    let more = measurer
-        .rules()
-        .iter()
-        .zip(found.columns())
-        .map(|(r, c)| (Field::new(&r.name, DataType::Float64, true), c.clone()))
-        .collect();
+    let more = self::measured(measurer.rules()).into_iter().zip(found.columns().iter().cloned()).collect();
     let counts = std::mem::take(&mut verdicts.counts);
     Ok(Decided { rows, keep: keep.into(), verdicts: verdicts.finish(more)?, edits: None, counts })
 }

@@ -85,21 +85,40 @@ pub fn run(context: &Context<'_>, config: &LanguageConfig) -> Result<Output> {
         (None, Some(stage)) => load(&stage.path.join(super::classifier::MODEL))?,
         (None, None) => (filters::language::builtin(), "builtin".to_string()),
     };
-    let unknown = config.keep.unknown_to(model);
-    if !unknown.is_empty() {
-        return Err(Error::Manifest(format!(
-            "error: `keep` of stage `{}`: the model does not know {}   (known: {})",
-            context.name(),
-            unknown.join(", "),
-            model.codes().join(" ")
-        )));
-    }
-    let detect = udf::language(model, key, config.paragraph_chars);
-    let plan =
-        |frame: DataFrame| -> Result<DataFrame> { Ok(frame.with_column(FOUND, detect.call(vec![col("text")]))?) };
-    let fragments = rowlocal::run(context, plan, |batch| decide(batch, config))?;
+    check_keep(config, model, context.name())?;
+    let fragments = rowlocal::run(context, plan(config, model, key), |batch| decide(batch, config))?;
     let note = rowlocal::summary(&fragments);
     Ok(Output { fragments, note, ..Output::default() })
+}
+
+/// What the stage makes of a table without rows; the languages are looked for in the built-in model if that is its own.
+pub fn dry(input: DataFrame, config: &LanguageConfig, stage: &str, builtin: bool) -> Result<Decided> {
+    let model = filters::language::builtin();
+    if builtin {
+        check_keep(config, model, stage)?;
+    }
+    rowlocal::dry(input, plan(config, model, "builtin".into()), |batch| decide(batch, config))
+}
+
+fn plan(
+    config: &LanguageConfig,
+    model: &'static LanguageModel,
+    key: String,
+) -> impl Fn(DataFrame) -> Result<DataFrame> + Sync {
+    let detect = udf::language(model, key, config.paragraph_chars);
+    move |frame| Ok(frame.with_column(FOUND, detect.call(vec![col("text")]))?)
+}
+
+fn check_keep(config: &LanguageConfig, model: &LanguageModel, stage: &str) -> Result<()> {
+    let unknown = config.keep.unknown_to(model);
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Manifest(format!(
+        "error: `keep` of stage `{stage}`: the model does not know {}   (known: {})",
+        unknown.join(", "),
+        model.codes().join(" ")
+    )))
 }
 
 /// Loads a model for the rest of the process: plans need it for as long as they live.

@@ -97,13 +97,7 @@ pub fn run(context: &Context<'_>, config: &MixConfig) -> Result<Output> {
     let parts: Vec<(usize, PathBuf)> =
         context.inputs.iter().enumerate().flat_map(|(i, d)| d.parts().into_iter().map(move |p| (i, p))).collect();
     let (mut documents, sources) = scan(context, config, &parts)?;
-    if let Some(name) = config.weights.keys().find(|n| !sources.contains(n)) {
-        return Err(Error::Manifest(format!(
-            "error: `weights` of stage `{}` names `{name}`, which is no source   (known: {})",
-            context.name(),
-            sources.join(", ")
-        )));
-    }
+    check_weights(context.name(), &sources, config)?;
     documents.sort_unstable_by_key(|d| (d.order, d.id));
     let fates = choose(&documents, &sources, config);
     let of: HashMap<u128, Fate> = documents.iter().zip(&fates).map(|(d, f)| (d.id, *f)).collect();
@@ -114,7 +108,8 @@ pub fn run(context: &Context<'_>, config: &MixConfig) -> Result<Output> {
         )));
     }
     drop(documents);
-    let schema = common_schema(context)?;
+    let schemas: Vec<SchemaRef> = context.inputs.iter().map(Dataset::schema).collect::<Result<_>>()?;
+    let schema = common_columns(&schemas);
     let fragments = context.fragments("", parts.len(), |i| {
         let (input, part) = &parts[i];
         fragment(context, &context.inputs[*input], part, i, config, &of, &schema)
@@ -128,6 +123,34 @@ pub fn run(context: &Context<'_>, config: &MixConfig) -> Result<Output> {
     let shown = if shares.len() <= 6 { format!(": {}", shares.join(", ")) } else { String::new() };
     let note = format!("{}, {} rows{shown}", summary(&fragments), sum("rows"));
     Ok(Output { fragments, note, ..Output::default() })
+}
+
+fn check_weights(stage: &str, sources: &[String], config: &MixConfig) -> Result<()> {
+    match config.weights.keys().find(|n| !sources.contains(n)) {
+        None => Ok(()),
+        Some(name) => Err(Error::Manifest(format!(
+            "error: `weights` of stage `{stage}` names `{name}`, which is no source   (known: {})",
+            sources.join(", ")
+        ))),
+    }
+}
+
+/// Whether the sources can be known from inputs with these columns; the values of a column are not known in advance.
+pub fn check_sources(
+    stage: &str,
+    inputs: &[String],
+    schemas: &[SchemaRef],
+    config: &MixConfig,
+) -> std::result::Result<(), (&'static str, Error)> {
+    let Some(by) = &config.by else { return check_weights(stage, inputs, config).map_err(|e| ("weights", e)) };
+    match inputs.iter().zip(schemas).find(|(_, s)| s.column_with_name(by).is_none()) {
+        None => Ok(()),
+        Some((input, schema)) => {
+            let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+            let message = format!("`{input}` has no column `{by}`   (known: {})", known.join(", "));
+            Err(("by", Error::Manifest(message)))
+        }
+    }
 }
 
 /// Source of a row: its input, or its value of the column `by`.
@@ -272,8 +295,7 @@ fn share(budget: u64, sizes: &[u64], weights: &[f64], most: impl Fn(u64) -> u64)
 }
 
 /// Columns that all inputs have with one type, `id` first and `parent_id` second, `epoch` behind them.
-fn common_schema(context: &Context<'_>) -> Result<SchemaRef> {
-    let schemas: Vec<SchemaRef> = context.inputs.iter().map(Dataset::schema).collect::<Result<_>>()?;
+pub fn common_columns(schemas: &[SchemaRef]) -> SchemaRef {
     let everywhere = |f: &Field| {
         schemas.iter().all(|s| s.field_with_name(f.name()).is_ok_and(|other| other.data_type() == f.data_type()))
     };
@@ -286,7 +308,7 @@ fn common_schema(context: &Context<'_>) -> Result<SchemaRef> {
     ];
     let shared = schemas[0].fields().iter().filter(|f| !own.contains(&f.name().as_str()) && everywhere(f));
     fields.extend(shared.map(|f| f.as_ref().clone().with_nullable(true)));
-    Ok(Arc::new(Schema::new(fields)))
+    Arc::new(Schema::new(fields))
 }
 
 fn fragment(

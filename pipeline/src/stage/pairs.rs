@@ -41,15 +41,19 @@ impl Options for PairsConfig {
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &PairsConfig) -> Result<Output> {
     let (rollouts, verdicts) = (&context.inputs[0].name, &context.inputs[1].name);
-    let query = match &config.query {
+    let fragments = sql::select(context, &query(rollouts, verdicts, config), true)?;
+    let note = format!("{} pairs", fragments[0].files[0].rows.unwrap_or_default());
+    Ok(Output { fragments, note, ..Output::default() })
+}
+
+/// The SELECT over the two inputs.
+pub fn query(rollouts: &str, verdicts: &str, config: &PairsConfig) -> String {
+    match &config.query {
         Some(query) => format!(
             "WITH rollouts AS (SELECT * FROM \"{rollouts}\"), verdicts AS (SELECT * FROM \"{verdicts}\") SELECT * FROM ({query}) AS pairs ORDER BY id"
         ),
         None => default_query(rollouts, verdicts, config.max_pairs_per_prompt),
-    };
-    let fragments = sql::select(context, &query, true)?;
-    let note = format!("{} pairs", fragments[0].files[0].rows.unwrap_or_default());
-    Ok(Output { fragments, note, ..Output::default() })
+    }
 }
 
 fn default_query(rollouts: &str, verdicts: &str, most: u32) -> String {

@@ -145,8 +145,9 @@ pub fn run(context: &Context<'_>, config: &RolloutConfig) -> Result<Output> {
     Ok(Output { fragments, note, metrics: serde_json::json!({ "tokens_per_sec": rate }) })
 }
 
+/// Completions as a table under construction.
 #[derive(Default)]
-struct Rows {
+pub struct Rows {
     strings: [StringBuilder; 8], // id, parent_id, task, verifier, prompt, answer, completion, finish
     sample: UInt32Builder,
     tokens: Option<ListBuilder<UInt32Builder>>,
@@ -170,7 +171,8 @@ impl Rows {
         logprobs.append(true);
     }
 
-    fn finish(mut self) -> Result<RecordBatch> {
+    /// The rows.
+    pub fn finish(mut self) -> Result<RecordBatch> {
         let names = ["id", "parent_id", "task", "verifier", "prompt", "answer", "completion", "finish"];
         let mut columns: Vec<(String, ArrayRef)> = names
             .iter()

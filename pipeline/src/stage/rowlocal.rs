@@ -37,6 +37,19 @@ pub fn run(
     context.fragments("", parts.len(), |index| fragment(context, &parts[index], index, &plan, &decide))
 }
 
+/// What `decide` makes of no rows: the columns of a stage's files.
+pub fn dry(
+    frame: DataFrame,
+    plan: impl Fn(DataFrame) -> Result<DataFrame>,
+    decide: impl Fn(RecordBatch) -> Result<Decided>,
+) -> Result<Decided> {
+    decide(no_rows(&plan(frame)?))
+}
+
+fn no_rows(frame: &DataFrame) -> RecordBatch {
+    RecordBatch::new_empty(std::sync::Arc::new(frame.schema().as_arrow().clone()))
+}
+
 fn fragment(
     context: &Context<'_>,
     part: &Path,
@@ -48,7 +61,7 @@ fn fragment(
     block_on(async {
         let frame = session.read_parquet(part.to_string_lossy().into_owned(), ParquetReadOptions::default()).await?;
         let frame = plan(frame)?;
-        let empty = RecordBatch::new_empty(std::sync::Arc::new(frame.schema().as_arrow().clone()));
+        let empty = no_rows(&frame);
         let mut stream = frame.execute_stream().await?;
         let first = decide(empty)?;
         let mut files = Files::of(context, index, &first)?;

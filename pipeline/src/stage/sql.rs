@@ -57,9 +57,7 @@ pub fn select(context: &Context<'_>, query: &str, unbounded: bool) -> Result<Vec
                     }
                 }
             }
-            let frame = read_only(&session, query).await?;
-            let frame = ordered(check::check(frame, unbounded)?)?;
-            let schema = plain_schema(frame.schema().as_arrow());
+            let (frame, schema) = planned(&session, query, unbounded).await?;
             let mut sink = TableSink::create(&context.out.path, "part-00000.parquet", schema.clone())?;
             let mut stream = frame.execute_stream().await?;
             while let Some(batch) = stream.next().await {
@@ -71,6 +69,57 @@ pub fn select(context: &Context<'_>, query: &str, unbounded: bool) -> Result<Vec
             Ok(record)
         })
     })
+}
+
+/// The query as it will run, with the columns of its file.
+async fn planned(session: &SessionContext, query: &str, unbounded: bool) -> Result<(DataFrame, SchemaRef)> {
+    let frame = ordered(check::check(read_only(session, query).await?, unbounded)?)?;
+    let schema = plain_schema(frame.schema().as_arrow());
+    let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();
+    match names.iter().enumerate().find(|(i, n)| names[..*i].contains(n)) {
+        None => Ok((frame, schema)),
+        Some((_, twice)) => Err(Error::Manifest(format!(
+            "error: the query gives two columns the name `{twice}`\nhint: rename one with AS, or name the columns you want in place of *"
+        ))),
+    }
+}
+
+/// The columns a query gives over inputs of these shapes, or why it may not run.
+pub fn columns(
+    session: &SessionContext,
+    inputs: &[(&str, super::shape::Shape)],
+    query: &str,
+    unbounded: bool,
+) -> Result<SchemaRef> {
+    let table = |name: String, schema: &SchemaRef| -> Result<()> {
+        let view = super::shape::empty(session, schema)?.into_view();
+        session.register_table(datafusion::common::TableReference::bare(name), view)?;
+        Ok(())
+    };
+    for (name, shape) in inputs {
+        table((*name).to_string(), &shape.rows)?;
+        for (kind, schema) in [("verdicts", &shape.verdicts), ("edits", &shape.edits)] {
+            schema.as_ref().map_or(Ok(()), |schema| table(format!("{name}_{kind}"), schema))?;
+        }
+    }
+    block_on(async {
+        let (frame, schema) = planned(session, query, unbounded).await.map_err(|e| no_input(e, inputs))?;
+        frame.create_physical_plan().await?;
+        Ok(schema)
+    })
+}
+
+/// The engine's words for a table it does not know, in the manifest's.
+fn no_input(e: Error, inputs: &[(&str, super::shape::Shape)]) -> Error {
+    let text = e.to_string();
+    let Some((_, rest)) = text.split_once("table 'datafusion.public.") else { return e };
+    let Some((name, _)) = rest.split_once("' not found") else { return e };
+    let known: Vec<&str> = inputs.iter().map(|(n, _)| *n).collect();
+    Error::Manifest(format!(
+        "error: the query reads `{name}`, which is no input of the stage   (inputs: {})\nhint: add it:  inputs = [\"{}\", \"{name}\"]",
+        known.join(", "),
+        known.join("\", \"")
+    ))
 }
 
 /// Plans a query that may only read registered tables.

@@ -3,6 +3,7 @@
 use super::{Context, Output, sql};
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
+use datafusion::arrow::datatypes::Schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,20 +38,20 @@ impl Options for StatsConfig {
 
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &StatsConfig) -> Result<Output> {
-    let fragments = sql::select(context, &query(context, config)?, false)?;
+    let input = context.input();
+    let query = query(context.name(), &input.name, &*input.schema()?, config)?;
+    let fragments = sql::select(context, &query, false)?;
     let rows = fragments[0].files[0].rows.unwrap_or_default();
     Ok(Output { fragments, note: format!("{rows} groups"), ..Output::default() })
 }
 
 /// One SELECT over the input for all groupings.
-fn query(context: &Context<'_>, config: &StatsConfig) -> Result<String> {
-    let input = context.input();
-    let schema = input.schema()?;
+pub fn query(stage: &str, input: &str, schema: &Schema, config: &StatsConfig) -> Result<String> {
     let has = |name: &str| schema.column_with_name(name).is_some();
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let refuse = |what: String| {
         let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-        Error::Manifest(format!("error: stage `{}`: {what}   (known: {})", context.name(), known.join(", ")))
+        Error::Manifest(format!("error: stage `{stage}`: {what}   (known: {})", known.join(", ")))
     };
     if let Some(missing) =
         config.measures.iter().find(|m| schema.field_with_name(m).map_or(true, |f| !f.data_type().is_numeric()))
@@ -84,7 +85,7 @@ fn query(context: &Context<'_>, config: &StatsConfig) -> Result<String> {
         // Groups that are too small are renamed first, so that their measures are summed up with the others'.
         let rows = format!(
             "SELECT coalesce({key}, '(none)') AS value, octet_length({text}) AS size, words({text}) AS n{plain} FROM {}",
-            quoted(&input.name)
+            quoted(input)
         );
         let sizes = format!("SELECT value AS key, count(*) AS held FROM ({rows}) GROUP BY value");
         format!(

@@ -58,7 +58,7 @@ pub fn run(context: &Context<'_>, config: &TasksConfig) -> Result<Output> {
 }
 
 /// Columns id, parent_id, task, split, verifier, prompt, answer, completion (of demonstrations), span_start, span_end.
-fn table(rows: &[TaskRow]) -> Result<datafusion::arrow::array::RecordBatch> {
+pub fn table(rows: &[TaskRow]) -> Result<datafusion::arrow::array::RecordBatch> {
     let mut strings: [StringBuilder; 8] = Default::default();
     let mut spans = [UInt32Builder::new(), UInt32Builder::new()];
     for row in rows {

@@ -7,7 +7,7 @@ use crate::manifest::kinds::Options;
 use crate::sink::write_table;
 use crate::store::FragmentRecord;
 use align::verify::Verifier;
-use datafusion::arrow::array::{ArrayRef, Float64Builder, StringBuilder};
+use datafusion::arrow::array::{ArrayRef, Float64Builder, RecordBatch, StringBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -59,16 +59,21 @@ pub fn run(context: &Context<'_>, config: &VerdictConfig) -> Result<Output> {
                 record.add(&format!("verdict:{status}"), 1);
             }
         }
-        let names = ["id", "parent_id", "task", "status", "verifier", "detail"];
-        let mut columns: Vec<(String, ArrayRef)> =
-            names.iter().zip(&mut strings).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)).collect();
-        columns.push(("reward".into(), Arc::new(reward.finish())));
-        record.files =
-            vec![write_table(&context.out.path, &format!("part-{index:05}.parquet"), &model::named(columns)?)?];
+        let rows = table(strings, reward)?;
+        record.files = vec![write_table(&context.out.path, &format!("part-{index:05}.parquet"), &rows)?];
         Ok(record)
     })?;
     let sum = |name: &str| fragments.iter().filter_map(|f| f.counts.get(name)).sum::<u64>();
     let note =
         format!("{} pass, {} fail, {} unknown", sum("verdict:pass"), sum("verdict:fail"), sum("verdict:unknown"));
     Ok(Output { fragments, note, ..Output::default() })
+}
+
+/// Columns id, parent_id, task, status, verifier, detail, reward.
+pub fn table(mut strings: [StringBuilder; 6], mut reward: Float64Builder) -> Result<RecordBatch> {
+    let names = ["id", "parent_id", "task", "status", "verifier", "detail"];
+    let mut columns: Vec<(String, ArrayRef)> =
+        names.iter().zip(&mut strings).map(|(n, b)| (n.to_string(), Arc::new(b.finish()) as ArrayRef)).collect();
+    columns.push(("reward".into(), Arc::new(reward.finish())));
+    model::named(columns)
 }

@@ -8,11 +8,14 @@ use crate::dataset::string_column;
 use crate::error::{Error, Result};
 use crate::session::{block_on, register};
 use crate::stage::Context;
+use datafusion::arrow::datatypes::Schema;
+use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Ids in survivor order.
+#[derive(Default)]
 pub struct Ids {
     /// By rank; ids are 32 hex digits, others are in `named`.
     ranked: Vec<u128>,
@@ -24,19 +27,11 @@ pub struct Ids {
 impl Ids {
     /// Orders the documents of the input; an error if two have one id.
     pub fn read(context: &Context<'_>, config: &DedupStage) -> Result<Self> {
-        let mut ids = Self { ranked: Vec::new(), sorted: Vec::new(), named: HashMap::new() };
+        let mut ids = Self::default();
         let session = context.session()?;
         block_on(async {
             register(&session, "input", &context.input().parts()).await?;
-            let known = context.input().schema()?.column_with_name("text_bytes").is_some();
-            let bytes = if known { "" } else { ", octet_length(text) AS text_bytes" };
-            let query = format!("SELECT id FROM (SELECT *{bytes} FROM input) ORDER BY {}, id", config.dedup.survivor);
-            let frame = crate::stage::sql::select_only(&session, &query).await.map_err(|e| {
-                Error::Manifest(format!(
-                    "error: `survivor` of stage `{}`: {e}\nhint: expected a SQL ORDER BY list such as \"text_bytes DESC\"",
-                    context.name()
-                ))
-            })?;
+            let frame = survivors(&session, context.name(), &*context.input().schema()?, config).await?;
             let mut stream = frame.execute_stream().await?;
             while let Some(batch) = stream.next().await {
                 for id in string_column(&batch?, "id")?.iter().flatten() {
@@ -86,6 +81,23 @@ impl Ids {
         let number = self.number(rank);
         self.named.get(&number).cloned().unwrap_or_else(|| format!("{number:032x}"))
     }
+}
+
+/// Plans the order of `survivor` over the table `input`.
+pub async fn survivors(
+    session: &SessionContext,
+    stage: &str,
+    input: &Schema,
+    config: &DedupStage,
+) -> Result<DataFrame> {
+    let bytes = if input.column_with_name("text_bytes").is_some() { "" } else { ", octet_length(text) AS text_bytes" };
+    let query = format!("SELECT id FROM (SELECT *{bytes} FROM input) ORDER BY {}, id", config.dedup.survivor);
+    crate::stage::sql::select_only(session, &query).await.map_err(|e| {
+        let e = e.strip_backtrace();
+        Error::Manifest(format!(
+            "error: `survivor` of stage `{stage}`: {e}\nhint: expected a SQL ORDER BY list such as \"text_bytes DESC\""
+        ))
+    })
 }
 
 /// An id of 32 hex digits as the number it is, any other by its hash.

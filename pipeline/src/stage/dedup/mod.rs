@@ -11,7 +11,7 @@ mod sign;
 mod units;
 
 use super::extract::table;
-use super::rowlocal::{Decided, Files, summary};
+use super::rowlocal::{self, Decided, Files, summary};
 use super::{Context, Output};
 use crate::dataset::string_column;
 use crate::error::Result;
@@ -19,7 +19,8 @@ use crate::manifest::kinds::{OptionFault, Options};
 use crate::store::FragmentRecord;
 use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{ArrayRef, Float64Builder, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder};
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::prelude::{DataFrame, SessionContext};
 use dedup::{DedupConfig, ExactBy, FINEWEB2_WEIGHTS, Family, Method, rehydration_weight};
 use ids::Ids;
 use near::Fates;
@@ -136,6 +137,26 @@ pub fn run(context: &Context<'_>, config: &DedupStage) -> Result<Output> {
         fragments.extend(written);
     }
     Ok(Output { fragments, note, ..Output::default() })
+}
+
+/// Whether `survivor` can be planned over an input with these columns.
+pub async fn check_survivor(
+    session: &SessionContext,
+    stage: &str,
+    input: &SchemaRef,
+    config: &DedupStage,
+) -> Result<()> {
+    session.register_table("input", super::shape::empty(session, input)?.into_view())?;
+    ids::survivors(session, stage, input, config).await?.create_physical_plan().await?;
+    Ok(())
+}
+
+/// What the stage makes of a table without rows.
+pub fn dry(input: DataFrame, config: &DedupStage) -> Result<Decided> {
+    if !config.whole() {
+        return units::dry(input);
+    }
+    rowlocal::dry(input, Ok, |batch| decide(batch, config, &Ids::default(), &Fates::default()))
 }
 
 /// Name of the phase that writes the index.

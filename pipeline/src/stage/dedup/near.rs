@@ -39,6 +39,7 @@ pub struct Evidence {
 }
 
 /// What becomes of every document.
+#[derive(Default)]
 pub struct Fates {
     /// For each document the kept one of its cluster, possibly itself.
     pub kept: Vec<u32>,

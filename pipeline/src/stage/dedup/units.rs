@@ -11,7 +11,7 @@ use crate::dataset::string_column;
 use crate::error::{Error, Result};
 use crate::stage::edit::Edits;
 use crate::stage::extract::table;
-use crate::stage::rowlocal::{Decided, Files, summary};
+use crate::stage::rowlocal::{self, Decided, Files, summary};
 use crate::stage::{Context, Output};
 use crate::store::durable::{DurableFile, write_file};
 use crate::store::{FragmentRecord, OutputDir};
@@ -19,6 +19,7 @@ use crate::udf::hash_text;
 use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{Array, ArrayRef, Float64Builder, RecordBatch, StringBuilder};
 use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion::prelude::DataFrame;
 use dedup::{
     Anchor, ConfigError, Method, Repeat, SpanConfig, SpanVerifier, Unit, UnitConfig, UnitEntry, anchors, merge_spans,
     nominate, repeated_units, surroundings, unit_entries, unit_spans,
@@ -70,6 +71,11 @@ pub fn run(context: &Context<'_>, config: &DedupStage) -> Result<Output> {
         sum("changed")
     );
     Ok(Output { fragments, note, ..Output::default() })
+}
+
+/// What the stage makes of a table without rows.
+pub fn dry(input: DataFrame) -> Result<Decided> {
+    rowlocal::dry(input, Ok, |batch| decide(batch, &Ids::default(), &Cuts::Spans(Vec::new())))
 }
 
 /// An entry as it stands in a side file.
