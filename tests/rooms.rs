@@ -209,3 +209,28 @@ fn repeated_lines_paragraphs_and_stretches_are_cut_and_kept_in_a_table() {
     );
     assert_eq!(ask(&paragraphs, "SELECT replace(text, chr(10), '/') FROM short ORDER BY source_id")[1], "New.//Last.");
 }
+
+#[test]
+fn a_run_says_when_little_is_left_to_work_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String =
+        (0..30).map(|i| serde_json::json!({ "text": story(&format!("w{i}")) }).to_string() + "\n").collect();
+    std::fs::write(folder.path().join("few.jsonl"), lines).unwrap();
+    let path = manifest(
+        folder.path(),
+        "name = \"few\"\n[stage]\nweb = { kind = \"ingest\", source = \"few.jsonl\" }\n\
+         fine = { kind = \"filter\", input = \"web\", rules = { \"gopher_quality.min_words\" = 5000 } }\n\
+         bpe = { kind = \"tokenizer\", input = \"web\", vocab_size = 300 }\n\
+         shards = { kind = \"tokenize\", input = \"web\", tokenizer = \"bpe\", holdout_share = 0.0001 }\n\
+         base = { kind = \"pretrain\", input = \"shards\", n_layer = 1, n_embd = 16, n_head = 1, sequence_len = 32, batch_tokens = 65536, micro_batch_tokens = 65536, budget_tokens = 131072 }\n",
+    );
+    let said = run(&["run", arg(&path), "--root", arg(folder.path())]);
+    let said = text(&said.stderr);
+    for part in [
+        "`fine` kept 0 of 30: 30 fell to gopher_quality.min_words",
+        "`shards` held no document out of 30",
+        "`base` goes over its",
+    ] {
+        assert!(said.contains(part), "no {part:?} in\n{said}");
+    }
+}

@@ -163,7 +163,28 @@ fn run_stage(
     receipt.commit(path)?;
     context.out.remove_side_files()?;
     progress.event(Event::Finished { stage: &stage.name, rows, secs: receipt.elapsed_secs, note: &output.note });
+    if let Some(text) = few_left(&receipt) {
+        progress.event(Event::Warning(&text));
+    }
     Ok(receipt)
+}
+
+/// Share of rows below which a stage that was not asked for a choice of languages says so.
+const FEW: f64 = 0.2;
+
+/// A word of warning if a stage kept few of its rows, with the rule that took most.
+fn few_left(receipt: &Receipt) -> Option<String> {
+    let count = |name: &str| receipt.counts.get(name).copied().unwrap_or(0);
+    let (input, kept) = (count("in"), count("kept"));
+    let dropped = receipt.counts.iter().filter_map(|(name, n)| Some((name.strip_prefix("dropped:")?, *n)));
+    let (rule, most) = dropped.max_by_key(|(name, n)| (*n, std::cmp::Reverse(*name)))?;
+    let few = input >= 20 && (kept as f64) < FEW * input as f64 && rule != "language.keep";
+    few.then(|| {
+        format!(
+            "`{}` kept {kept} of {input}: {most} fell to {rule} (samples: gristmill report; other thresholds: gristmill explain RUN --rule)",
+            receipt.stage
+        )
+    })
 }
 
 /// The named stage and all it needs; every stage if none is named.

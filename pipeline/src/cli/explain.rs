@@ -311,7 +311,7 @@ mod tests {
             "verdicts",
             json!({ "id": "a", "status": "dropped", "rule": "words", "value": 0.6104, "threshold": 0.7 }),
         );
-        assert_eq!(outcome(&[dropped.clone()], "a"), "dropped in `quality`: words 0.610 < 0.7");
+        assert_eq!(outcome(std::slice::from_ref(&dropped), "a"), "dropped in `quality`: words 0.610 < 0.7");
         let kept = row(
             "shards",
             "rows",

@@ -70,7 +70,7 @@ pub fn find(
             found.push((below, asset));
         }
         if found.len() == before {
-            let at = std::path::absolute(folder).unwrap_or_default();
+            let at = std::path::absolute(folder).or_else(|_| std::env::current_dir()).unwrap_or_default();
             return Err(OptionFault {
                 key: "source".into(),
                 message: format!("no file matches \"{pattern}\""),

@@ -5,6 +5,7 @@ use super::{Context, Output};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
+use crate::progress::Event;
 use align::loss::sft::{SftConfig, sft};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -109,7 +110,8 @@ impl Options for PretrainConfig {
     fn check(&self) -> Vec<OptionFault> {
         let mut faults = check_training(&self.schedule, &self.optim, &self.checkpoints);
         if let Err(e) = self.model(256).check() {
-            faults.push(OptionFault::new("depth", e.to_string()));
+            const SIZES: [&str; 6] = ["n_layer", "n_embd", "n_head", "n_kv_head", "n_ffn", "sequence_len"];
+            faults.push(OptionFault::about(&SIZES, "depth", e.to_string()));
         }
         let sequence = self.sequence_len as u64;
         if self.batch_tokens == 0 || !self.batch_tokens.is_multiple_of(sequence.max(1)) {
@@ -152,6 +154,9 @@ pub fn open_shards(shards: &Dataset, split: &str) -> Result<Vec<Shard>> {
     bins.map(|bin| Shard::open(bin, bin.with_extension("idx")).map_err(|e| Error::Integrity(e.to_string()))).collect()
 }
 
+/// Passes over the same text after which another one teaches little (Muennighoff et al. 2023).
+const MANY_EPOCHS: f64 = 4.0;
+
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
     let shards = open_shards(context.input(), "train")?;
@@ -159,6 +164,14 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
     let views: Vec<&Shard> = shards.iter().collect();
     let loader = Loader::new(&views, config.sequence_len, context.stage.seed)
         .map_err(|e| Error::InputData(format!("stage `{}`: {e}", context.name())))?;
+    let epochs = config.budget_tokens as f64 / loader.tokens().max(1) as f64;
+    if epochs > MANY_EPOCHS {
+        context.progress.event(Event::Warning(&format!(
+            "`{}` goes over its {} tokens {epochs:.0} times; more text or a smaller budget_tokens would serve better",
+            context.name(),
+            loader.tokens()
+        )));
+    }
     let rows = (config.batch_tokens / config.sequence_len as u64) as usize;
     let micro_rows = (config.micro_batch_tokens / config.sequence_len as u64) as usize;
     let plan = Plan {

@@ -5,6 +5,7 @@ use super::{Context, Output};
 use crate::dataset::{Dataset, string_column};
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
+use crate::progress::Event;
 use crate::sink::write_table;
 use crate::store::FragmentRecord;
 use crate::store::durable::write_file;
@@ -59,6 +60,12 @@ pub fn run(context: &Context<'_>, config: &TokenizeConfig) -> Result<Output> {
     })?;
     let sum = |name: &str| fragments.iter().filter_map(|f| f.counts.get(name)).sum::<u64>();
     let (train, holdout, documents) = (sum("tokens:train"), sum("tokens:holdout"), sum("documents"));
+    if documents > 0 && holdout == 0 && config.holdout_share > 0.0 {
+        context.progress.event(Event::Warning(&format!(
+            "`{}` held no document out of {documents}: nothing is left to evaluate on; raise holdout_share",
+            context.name()
+        )));
+    }
     let json = std::fs::read(source.path.join(TOKENIZER)).map_err(Error::io("read", source.path.join(TOKENIZER)))?;
     let mut last = FragmentRecord { index: fragments.len(), ..FragmentRecord::default() };
     last.files.push(write_file(&context.out.path, TOKENIZER, &json)?);

@@ -53,10 +53,11 @@ pub fn run(context: &Context<'_>, config: &TokenizerConfig) -> Result<Output> {
         }
     }
     if words.is_empty() {
+        let run = context.out.path.ancestors().nth(2).unwrap_or(&context.out.path).display();
         return Err(Error::InputData(format!(
-            "stage `{}` has no text to learn from\nhint: look at what was dropped with  gristmill sql RUN \"SELECT rule, count(*) FROM {}_verdicts GROUP BY rule\"",
-            context.name(),
-            context.input().name
+            "stage `{}` has no text to learn from\nhint: `gristmill status {run}` shows at which stage the rows were lost, and \
+             `gristmill sql {run} \"SELECT rule, count(*) FROM <stage>_verdicts GROUP BY rule\"` why",
+            context.name()
         )));
     }
     context.check_stop()?;

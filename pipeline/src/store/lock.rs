@@ -12,7 +12,13 @@ pub struct RunLock {
 
 /// Takes the lock of a run, or says at once which process holds it.
 pub fn acquire(run: &Path) -> Result<RunLock> {
-    super::durable::create_dir_all(run)?;
+    let elsewhere = |e: Error| match e.to_string() {
+        text if text.contains("ermission denied") || text.contains("ead-only") => {
+            Error::Manifest(format!("error: {text}\nhint: choose a place where you may write with --root DIR"))
+        }
+        _ => e,
+    };
+    super::durable::create_dir_all(run).map_err(elsewhere)?;
     let path = run.join(".lock");
     let mut file = OpenOptions::new()
         .read(true)
@@ -20,7 +26,8 @@ pub fn acquire(run: &Path) -> Result<RunLock> {
         .create(true)
         .truncate(false)
         .open(&path)
-        .map_err(Error::io("open", &path))?;
+        .map_err(Error::io("open", &path))
+        .map_err(elsewhere)?;
     if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
         let _ = file.read_to_string(&mut holder);
