@@ -1,7 +1,7 @@
 //! Reads WARC files and does nothing else: `cargo run --release -p pipeline --example warc_speed -- FILE…`.
 //!
-//! In: WARC files as `ingest` takes them. Out: one line with records, bytes of their blocks, damaged places, and CPU seconds of this thread,
-//! opening included. `tests/peers/warc.py` runs it in turn with FastWARC.
+//! In: WARC files as `ingest` takes them. Out: one line with records, bytes of their blocks, damaged places, and CPU
+//! seconds of this thread, opening included. `tests/peers/warc.py` runs it in turn with FastWARC.
 
 use std::error::Error;
 use std::path::Path;
