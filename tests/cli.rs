@@ -238,3 +238,19 @@ fn rm_removes_a_stage_with_all_that_was_made_from_it_or_the_whole_run() {
     stdout(&["rm", arg(&run_folder)]);
     assert!(!run_folder.exists());
 }
+
+#[test]
+fn the_controls_share_every_stage_they_have_in_common_with_the_quickstart() {
+    let read = |name: &str| -> toml::Table {
+        toml::from_str(&std::fs::read_to_string(root().join("manifests").join(name)).unwrap()).unwrap()
+    };
+    let (quickstart, controls) = (read("quickstart.toml"), read("controls.toml"));
+    let mut shared = 0;
+    for (name, stage) in controls["stage"].as_table().unwrap() {
+        if let Some(original) = quickstart["stage"].get(name) {
+            assert_eq!(stage, original, "stage {name}");
+            shared += 1;
+        }
+    }
+    assert!(shared >= 18, "{shared}");
+}

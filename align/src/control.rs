@@ -26,7 +26,7 @@ pub enum Labels {
     /// As the pair says.
     #[default]
     Given,
-    /// Swapped by a fair coin keyed by (seed, pair id): the control.
+    /// Exactly half of them swapped, keyed by (seed, prompt, pair id): the control.
     Shuffled,
 }
 
@@ -51,12 +51,18 @@ pub fn reward(
     }
 }
 
-/// True if the two answers of this pair change places: never as given, for half of the pairs when shuffled.
-pub fn swaps(labels: Labels, seed: u64, pair_id: &str) -> bool {
-    match labels {
-        Labels::Given => false,
-        Labels::Shuffled => Stream::new(&["shuffled_labels".into(), seed.into(), pair_id.into()]).next_u64() >> 63 == 1,
+/// Which pairs' two answers change places, for pairs of (prompt id, pair id): none as given; when shuffled every other one in a
+/// keyed order of prompts and of pairs within each. A coin for each pair would leave some per cent more on one side, and a model
+/// that finds the one direction all pairs share learns from that surplus.
+pub fn swapped(labels: Labels, seed: u64, pairs: &[(&str, &str)]) -> Vec<bool> {
+    let mut swaps = vec![false; pairs.len()];
+    if labels == Labels::Shuffled {
+        let key = |id: &str| Stream::new(&["shuffled_labels".into(), seed.into(), id.into()]).next_u64();
+        let mut order: Vec<usize> = (0..pairs.len()).collect();
+        order.sort_by_key(|i| (key(pairs[*i].0), pairs[*i].0, key(pairs[*i].1), pairs[*i].1));
+        order.into_iter().skip(1).step_by(2).for_each(|i| swaps[i] = true);
     }
+    swaps
 }
 
 #[cfg(test)]
@@ -84,9 +90,22 @@ mod tests {
     }
 
     #[test]
-    fn shuffled_labels_swap_half_of_the_pairs_and_given_ones_none() {
-        let swapped = (0..8_000).filter(|i| swaps(Labels::Shuffled, 17, &format!("pair-{i}"))).count();
-        assert!((3_800..4_200).contains(&swapped), "{swapped}");
-        assert!((0..100).all(|i| !swaps(Labels::Given, 17, &format!("pair-{i}"))));
+    fn shuffled_labels_swap_exactly_half_of_the_pairs_also_within_prompts_and_given_ones_none() {
+        let names: Vec<(String, String)> =
+            (0..801).map(|i| (format!("prompt-{}", i / 2), format!("pair-{i}"))).collect();
+        let pairs: Vec<(&str, &str)> = names.iter().map(|(p, i)| (p.as_str(), i.as_str())).collect();
+        let swaps = swapped(Labels::Shuffled, 17, &pairs);
+        assert_eq!(swaps.iter().filter(|s| **s).count(), 400);
+        // One pair without a partner may shift the parity behind it, never the balance of a prompt by more than its own pairs.
+        let even = (0..400).filter(|i| swaps[2 * i] != swaps[2 * i + 1]).count();
+        assert!(even >= 399, "{even}");
+        let mut backwards: Vec<(&str, &str)> = pairs.clone();
+        backwards.reverse();
+        let mut again = swapped(Labels::Shuffled, 17, &backwards);
+        again.reverse();
+        assert_eq!(again, swaps, "the order of rows does not matter");
+        assert_ne!(swapped(Labels::Shuffled, 18, &pairs), swaps);
+        assert!(swapped(Labels::Given, 17, &pairs).iter().all(|s| !s));
+        assert!(swapped(Labels::Shuffled, 17, &[]).is_empty());
     }
 }

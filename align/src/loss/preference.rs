@@ -66,7 +66,7 @@ pub struct PreferenceConfig {
     pub simpo_gamma: Option<f64>,
     /// Weight of an added negative log-likelihood of the chosen answers, 0 or above (RPO; TRL's `sft` part).
     pub sft_weight: f64,
-    /// `given`, or `shuffled`: a control that swaps half of the pairs, keyed by seed and pair id.
+    /// `given`, or `shuffled`: a control that swaps exactly half of the pairs, keyed by seed, prompt and pair id.
     pub labels: Labels,
 }
 
@@ -109,7 +109,7 @@ impl PreferenceConfig {
     }
 }
 
-/// Two answers to one prompt. For the control `labels = "shuffled"` the caller swaps them by [`crate::control::swaps`].
+/// Two answers to one prompt. For the control `labels = "shuffled"` the caller swaps them by [`crate::control::swapped`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// The preferred answer under the policy.

@@ -176,7 +176,7 @@ kinds! {
         "Runs exact verifiers over rollouts.";
     Pairs(stage::pairs::PairsConfig) = "pairs" version 1, (2, 2), Table => Table, [], seeded false,
         "Derives preference pairs from rollouts and verdicts, with SQL.";
-    Preference(stage::preference::PreferenceStage) = "preference" version 1, (1, 1), Table => Model,
+    Preference(stage::preference::PreferenceStage) = "preference" version 2, (1, 1), Table => Model,
         [required("model", Output::Model)], seeded true,
         "Trains on preference pairs (DPO and its relatives).";
     Grpo(stage::grpo::GrpoStage) = "grpo" version 1, (1, 1), Table => Model, [required("model", Output::Model)], seeded true,

@@ -7,7 +7,7 @@ use super::{Context, Output};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
-use align::control::swaps;
+use align::control::swapped;
 use align::loss::preference::{Pair, PreferenceConfig, preference};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -123,10 +123,11 @@ pub fn run(context: &Context<'_>, config: &PreferenceStage) -> Result<Output> {
             context.name()
         )));
     }
-    for row in &mut rows {
-        if swaps(config.preference.labels, context.stage.seed, &row.id) {
-            std::mem::swap(&mut row.chosen, &mut row.rejected);
-        }
+    let names: Vec<(&str, &str)> =
+        rows.iter().map(|row| (row.parent_id.as_deref().unwrap_or_default(), row.id.as_str())).collect();
+    let swaps = swapped(config.preference.labels, context.stage.seed, &names);
+    for (row, _) in rows.iter_mut().zip(swaps).filter(|(_, swap)| *swap) {
+        std::mem::swap(&mut row.chosen, &mut row.rejected);
     }
     let reference = if config.preference.loss.needs_reference() { Some(log_probs(&base, &rows)?) } else { None };
     let steps = ((rows.len() as f64 * config.epochs) / config.batch_size as f64).ceil().max(1.0) as u64;
