@@ -75,21 +75,25 @@ fn decide(batch: RecordBatch, config: &EditConfig) -> Result<Decided> {
         text.append_value(edited.text);
         keep.push(stays);
     }
-    let (text, hash): (ArrayRef, ArrayRef) = (Arc::new(text.finish()), Arc::new(hash.finish()));
-    let schema = batch.schema();
-    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
-        let column = match field.name().as_str() {
-            "text" => text.clone(),
-            "text_hash" => hash.clone(),
-            _ => column.clone(),
-        };
-        (field.name().clone(), column)
-    });
-    let rows = table(columns.collect())?;
+    let rows = with_texts(&batch, Arc::new(text.finish()), Arc::new(hash.finish()))?;
     let more = vec![(Field::new("edit.removed_share", DataType::Float64, true), Arc::new(removed_share.finish()) as _)];
     let counts = std::mem::take(&mut verdicts.counts);
     let verdicts = verdicts.finish(more)?;
     Ok(Decided { rows, keep: keep.into(), verdicts, edits: Some(edits.finish()?), counts })
+}
+
+/// A batch with other texts, and their hashes where it has a column for them.
+pub fn with_texts(batch: &RecordBatch, text: ArrayRef, hash: ArrayRef) -> Result<RecordBatch> {
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+        let column = match field.name().as_str() {
+            "text" => &text,
+            "text_hash" => &hash,
+            _ => column,
+        };
+        (field.name().clone(), column.clone())
+    });
+    table(columns.collect())
 }
 
 /// Collects rows of a table of edits, in order.

@@ -37,6 +37,23 @@ pub fn run(
     context.fragments("", parts.len(), |index| fragment(context, &parts[index], index, &plan, &decide))
 }
 
+/// `decide` over every batch of one input fragment as it stands: for stages that decide without a plan.
+pub fn rewrite(
+    context: &Context<'_>,
+    part: &Path,
+    index: usize,
+    mut decide: impl FnMut(RecordBatch) -> Result<Decided>,
+) -> Result<FragmentRecord> {
+    let schema = context.input().schema()?;
+    let first = decide(RecordBatch::new_empty(schema.clone()))?;
+    let mut files = Files::of(context, index, &first)?;
+    let mut record = FragmentRecord::default();
+    let all: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    context.input().each(part, &all, |batch| files.add(&decide(batch)?, &mut record))?;
+    record.files = files.finish()?;
+    Ok(record)
+}
+
 /// What `decide` makes of no rows: the columns of a stage's files.
 pub fn dry(
     frame: DataFrame,
@@ -67,11 +84,7 @@ fn fragment(
         let mut files = Files::of(context, index, &first)?;
         let mut record = FragmentRecord::default();
         while let Some(batch) = stream.next().await {
-            let decided = decide(batch?)?;
-            files.write(&decided)?;
-            for (name, n) in &decided.counts.counts {
-                record.add(name, *n);
-            }
+            files.add(&decide(batch?)?, &mut record)?;
         }
         record.files = files.finish()?;
         Ok(record)
@@ -114,8 +127,9 @@ impl Files {
         Self::create(context, index, first.rows.schema(), first.verdicts.schema(), edits)
     }
 
-    /// Adds a batch.
-    pub fn write(&mut self, decided: &Decided) -> Result<()> {
+    /// Adds a batch, and what was counted in it to the fragment's counts.
+    pub fn add(&mut self, decided: &Decided, record: &mut FragmentRecord) -> Result<()> {
+        decided.counts.counts.iter().for_each(|(name, n)| record.add(name, *n));
         self.kept.write(&filter_record_batch(&decided.rows, &decided.keep)?)?;
         self.verdicts.write(&decided.verdicts)?;
         if let (Some(sink), Some(rows)) = (&mut self.edits, &decided.edits) {

@@ -11,15 +11,14 @@ mod sign;
 mod units;
 
 use super::extract::table;
-use super::rowlocal::{self, Decided, Files, summary};
+use super::rowlocal::{self, Decided, summary};
 use super::{Context, Output};
 use crate::dataset::string_column;
 use crate::error::Result;
 use crate::manifest::kinds::{OptionFault, Options};
-use crate::store::FragmentRecord;
 use crate::verdict::{Finding, Status, Verdicts};
 use datafusion::arrow::array::{ArrayRef, Float64Builder, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::prelude::{DataFrame, SessionContext};
 use dedup::{DedupConfig, ExactBy, FINEWEB2_WEIGHTS, Family, Method, rehydration_weight};
 use ids::Ids;
@@ -27,7 +26,7 @@ use near::Fates;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sign::{SIGNATURES, Signatures};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use index::files;
@@ -123,7 +122,7 @@ pub fn run(context: &Context<'_>, config: &DedupStage) -> Result<Output> {
     let signatures = Signatures::open(&context.out.path, &signed)?;
     let fates = near::resolve(context, config, &ids, &signatures)?;
     let mut fragments = context.fragments("", parts.len(), |at| {
-        let mut record = apply(context, config, &parts[at], at, &ids, &fates)?;
+        let mut record = rowlocal::rewrite(context, &parts[at], at, |batch| decide(batch, config, &ids, &fates))?;
         if at == 0 {
             for counts in signed.iter().map(|r| &r.counts).chain([&fates.counts]) {
                 counts.iter().for_each(|(name, n)| record.add(name, *n));
@@ -162,33 +161,7 @@ pub fn dry(input: DataFrame, config: &DedupStage) -> Result<Decided> {
 /// Name of the phase that writes the index.
 const INDEX: &str = "index";
 
-/// Phase D: the verdicts and the kept rows of one fragment.
-fn apply(
-    context: &Context<'_>,
-    config: &DedupStage,
-    part: &Path,
-    index: usize,
-    ids: &Ids,
-    fates: &Fates,
-) -> Result<FragmentRecord> {
-    let schema = context.input().schema()?;
-    let empty = RecordBatch::new_empty(Arc::new(Schema::clone(&schema)));
-    let first = decide(empty, config, ids, fates)?;
-    let mut files = Files::of(context, index, &first)?;
-    let mut record = FragmentRecord::default();
-    let all: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-    context.input().each(part, &all, |batch| {
-        let decided = decide(batch, config, ids, fates)?;
-        files.write(&decided)?;
-        for (name, n) in &decided.counts.counts {
-            record.add(name, *n);
-        }
-        Ok(())
-    })?;
-    record.files = files.finish()?;
-    Ok(record)
-}
-
+/// Phase D: the verdicts and the kept rows of a batch.
 fn decide(batch: RecordBatch, config: &DedupStage, ids: &Ids, fates: &Fates) -> Result<Decided> {
     let names = string_column(&batch, "id")?.clone();
     let mut verdicts = Verdicts::default();

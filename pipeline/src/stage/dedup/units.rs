@@ -9,9 +9,8 @@ use super::ids::Ids;
 use super::sign::Flat;
 use crate::dataset::string_column;
 use crate::error::{Error, Result};
-use crate::stage::edit::Edits;
-use crate::stage::extract::table;
-use crate::stage::rowlocal::{self, Decided, Files, summary};
+use crate::stage::edit::{Edits, with_texts};
+use crate::stage::rowlocal::{self, Decided, summary};
 use crate::stage::{Context, Output};
 use crate::store::durable::{DurableFile, write_file};
 use crate::store::{FragmentRecord, OutputDir};
@@ -61,7 +60,9 @@ pub fn run(context: &Context<'_>, config: &DedupStage) -> Result<Output> {
     let keyed = context.fragments(UNITS, parts.len(), |at| key(context, config, &ids, &parts[at], at))?;
     context.check_stop()?;
     let cuts = Cuts::find(context, config, &ids, &keyed)?;
-    let fragments = context.fragments("", parts.len(), |at| apply(context, &ids, &cuts, &parts[at], at))?;
+    let fragments = context.fragments("", parts.len(), |at| {
+        rowlocal::rewrite(context, &parts[at], at, |batch| decide(batch, &ids, &cuts))
+    })?;
     let sum = |name: &str| fragments.iter().filter_map(|f| f.counts.get(name)).sum::<u64>();
     let note = format!(
         "{}, {} cuts of {:.1} kB in {}",
@@ -296,25 +297,7 @@ impl Cuts {
     }
 }
 
-/// Phase C: the shortened rows of one fragment.
-fn apply(context: &Context<'_>, ids: &Ids, cuts: &Cuts, part: &Path, index: usize) -> Result<FragmentRecord> {
-    let schema = context.input().schema()?;
-    let first = decide(RecordBatch::new_empty(schema.clone()), ids, cuts)?;
-    let mut files = Files::of(context, index, &first)?;
-    let mut record = FragmentRecord::default();
-    let all: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-    context.input().each(part, &all, |batch| {
-        let decided = decide(batch, ids, cuts)?;
-        files.write(&decided)?;
-        for (name, n) in &decided.counts.counts {
-            record.add(name, *n);
-        }
-        Ok(())
-    })?;
-    record.files = files.finish()?;
-    Ok(record)
-}
-
+/// Phase C: the shortened rows of a batch.
 fn decide(batch: RecordBatch, ids: &Ids, cuts: &Cuts) -> Result<Decided> {
     let (own, texts) = (string_column(&batch, "id")?, string_column(&batch, "text")?);
     let mut verdicts = Verdicts::default();
@@ -349,17 +332,7 @@ fn decide(batch: RecordBatch, ids: &Ids, cuts: &Cuts) -> Result<Decided> {
         new_text.append_value(short);
         keep.push(stays);
     }
-    let (text, hash): (ArrayRef, ArrayRef) = (Arc::new(new_text.finish()), Arc::new(new_hash.finish()));
-    let schema = batch.schema();
-    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
-        let column = match field.name().as_str() {
-            "text" => text.clone(),
-            "text_hash" => hash.clone(),
-            _ => column.clone(),
-        };
-        (field.name().clone(), column)
-    });
-    let rows = table(columns.collect())?;
+    let rows = with_texts(&batch, Arc::new(new_text.finish()), Arc::new(new_hash.finish()))?;
     let more = vec![(Field::new("dedup.removed_share", DataType::Float64, true), Arc::new(share.finish()) as ArrayRef)];
     let counts = std::mem::take(&mut verdicts.counts);
     let verdicts = verdicts.finish(more)?;
