@@ -2,7 +2,8 @@
 # What the gate has no time for. usage: tests/long.sh [SEED]
 #   1. every single kill ordinal of the micro manifest (the gate tries every tenth);
 #   2. the quickstart at 1 and 2 threads: equal digests;
-#   3. the quickstart killed 20 times at random moments: equal digests.
+#   3. the quickstart killed 20 times at random moments: equal digests;
+#   4. 2.7 GB of pages through extraction, filters and dedup at a memory limit of 256 MB (needs python3).
 # SEED chooses the moments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -51,3 +52,6 @@ while [ $kills -lt 20 ]; do
 done
 $gm run manifests/quickstart.toml --root "$out/killed" --threads 2 2>/dev/null
 compare
+
+echo "== 2.7 GB at a memory limit of 256 MB"
+python3 tests/memory.py $gm "$out/memory" 2700 "$seed"
