@@ -234,3 +234,24 @@ fn a_run_says_when_little_is_left_to_work_with() {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
 }
+
+#[test]
+fn options_of_dedup_that_its_method_does_not_read_are_faults() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("web.jsonl"), "{\"text\": \"a\"}\n").unwrap();
+    for (options, part) in [
+        ("method = \"exact\", write_index = true", "an index holds shingles"),
+        ("method = \"exact\", exact_by = []", "expected at least one of"),
+        ("method = \"spans\", normalise = true", "byte for byte"),
+        ("method = \"lines\", exact_by = [\"url\"]", "`exact_by`"),
+        ("method = \"lines\", signatures = \"fineweb-compat\"", "`signatures`"),
+        ("method = \"lines\", rehydrate = true", "`rehydrate`"),
+        ("min_bytes = 9", "`min_bytes`"),
+    ] {
+        let stages = format!(
+            "name = \"d\"\n[stage]\nweb = {{ kind = \"ingest\", source = \"web.jsonl\" }}\nd = {{ kind = \"dedup\", input = \"web\", {options} }}\n"
+        );
+        let said = fails_with(&["check", arg(&manifest(folder.path(), &stages))], 2);
+        assert!(said.contains(part) && said.contains("1 fault"), "{options}: {said}");
+    }
+}

@@ -89,11 +89,33 @@ impl Options for DedupStage {
             faults.push(fault(e));
         }
         faults.extend(units::check(self).into_iter().map(fault));
-        let whole_only =
-            [("against", !self.against.is_empty()), ("write_index", self.write_index), ("rehydrate", self.rehydrate)];
+        let whole_only = [
+            ("against", !self.against.is_empty()),
+            ("write_index", self.write_index && self.dedup.method != Method::Exact),
+            ("rehydrate", self.rehydrate),
+        ];
         for (key, _) in whole_only.into_iter().filter(|(_, given)| *given && !self.whole()) {
             faults
                 .push(OptionFault::new(key, "is for the methods `minhash` and `exact`, which remove whole documents"));
+        }
+        if self.write_index && self.dedup.method == Method::Exact {
+            // A run that compares shingles would find none in it, and say nothing.
+            faults.push(OptionFault::new("write_index", "is for the method `minhash`: an index holds shingles"));
+        }
+        if self.exact_by.is_empty() && self.whole() {
+            faults.push(OptionFault::new("exact_by", "expected at least one of `bytes`, `text`, `normalised`, `url`"));
+        }
+        let default = Self::default();
+        if !self.whole() && (self.exact_by != default.exact_by || self.signatures != default.signatures) {
+            let key = if self.exact_by != default.exact_by { "exact_by" } else { "signatures" };
+            faults
+                .push(OptionFault::new(key, "is for the methods `minhash` and `exact`, which compare whole documents"));
+        }
+        if self.dedup.method == Method::Spans && self.normalise {
+            faults.push(OptionFault::new(
+                "normalise",
+                "is for `lines` and `paragraphs`; stretches are compared byte for byte",
+            ));
         }
         if self.whole() && (self.min_bytes.is_some() || self.normalise) {
             let key = if self.normalise { "normalise" } else { "min_bytes" };

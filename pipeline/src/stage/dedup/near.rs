@@ -2,7 +2,8 @@
 //!
 //! In: the side files of phase A and the survivor order. Out: for every document who stays in its place, with the evidence.
 //! Band keys are read a band at a time, pairs wait in files by ranges of documents, and shingle sets are fetched a slice at a time.
-//! Memory: about 40 bytes a document (ids, places, who stays), 24 a removal, 24 a document for the band in work, and the slice.
+//! Memory, by the types: about 60 bytes a document (ids, places, who stays) and about 100 a removal; for the band in work 16 a
+//! document, for the exact key in work 24 and 4; the pairs held, and the slice.
 
 use super::DedupStage;
 use super::ids::Ids;
