@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod cli;
+#[cfg(feature = "ballista")]
+mod cluster;
 mod commands;
 mod curation;
 mod kills;

@@ -70,6 +70,18 @@ impl Error {
             Error::Io { .. } | Error::Query(_) | Error::Model(_) => 1,
         }
     }
+
+    /// The case that ends in this exit code, with its text: an error that was said in another process.
+    pub fn of_code(code: i32, message: String) -> Self {
+        match code {
+            2 => Error::Manifest(message),
+            3 => Error::InputData(message),
+            4 => Error::Resources(message),
+            5 => Error::Interrupted(message),
+            6 => Error::Integrity(message),
+            _ => Error::Query(message),
+        }
+    }
 }
 
 impl From<datafusion::error::DataFusionError> for Error {

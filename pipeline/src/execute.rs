@@ -67,6 +67,7 @@ pub fn run(
 ) -> Result<Summary> {
     let started = Instant::now();
     let wanted = closure(manifest, only)?;
+    settings.engine.reach()?;
     let _lock = lock::acquire(run)?;
     let (least, free) = (plan::least_free_bytes(manifest)?, plan::free_bytes(run)?);
     if free < least {
@@ -143,6 +144,7 @@ fn run_stage(
         progress,
         stop,
         started,
+        picked: None,
     };
     let output = stage::run(&context)?;
     let (mut files, counts, rows) = Receipt::from_fragments(&output.fragments);

@@ -7,6 +7,7 @@ pub mod ablate;
 pub mod cli;
 pub mod dataset;
 pub mod diff;
+pub mod engine;
 pub mod error;
 pub mod estimate;
 pub mod execute;

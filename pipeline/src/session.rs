@@ -1,6 +1,6 @@
 //! DataFusion sessions as stages use them: one target partition, fixed batch size, a memory cap, our functions.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool, UnboundedMemoryPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -49,6 +49,9 @@ pub fn session(memory_limit_bytes: Option<u64>, spill: Option<&Path>) -> Result<
 
 /// Registers Parquet files as a table.
 pub async fn register(context: &SessionContext, table: &str, paths: &[PathBuf]) -> Result<()> {
+    // Absolute: the plan may be executed in another process.
+    let absolute = |p: &PathBuf| std::fs::canonicalize(p).map_err(Error::io("find", p));
+    let paths = paths.iter().map(absolute).collect::<Result<Vec<_>>>()?;
     let paths: Vec<String> = paths.iter().map(|p| p.to_string_lossy().into_owned()).collect();
     let frame = context.read_parquet(paths, ParquetReadOptions::default()).await?;
     context.register_table(datafusion::common::TableReference::bare(table), frame.into_view())?;

@@ -7,6 +7,8 @@ mod chat;
 mod check;
 mod completions;
 mod diff;
+#[cfg(feature = "ballista")]
+mod executor;
 mod explain;
 mod gc;
 mod init;
@@ -15,6 +17,8 @@ mod progress;
 mod report;
 mod rm;
 mod run;
+#[cfg(feature = "ballista")]
+mod scheduler;
 mod schema;
 mod sql;
 mod status;
@@ -65,6 +69,10 @@ enum Command {
     Rm(rm::Rm),
     Schema(schema::Schema),
     Completions(completions::Completions),
+    #[cfg(feature = "ballista")]
+    Scheduler(scheduler::Scheduler),
+    #[cfg(feature = "ballista")]
+    Executor(executor::Executor),
 }
 
 /// Where a manifest's run lives.
@@ -178,6 +186,10 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Rm(c) => c.run(json),
         Command::Schema(c) => c.run(),
         Command::Completions(c) => c.run(),
+        #[cfg(feature = "ballista")]
+        Command::Scheduler(c) => c.run(),
+        #[cfg(feature = "ballista")]
+        Command::Executor(c) => c.run(),
     }
 }
 

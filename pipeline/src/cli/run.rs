@@ -2,6 +2,7 @@
 
 use super::progress::Terminal;
 use super::{Place, default_threads, parse_bytes};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::execute::{self, Summary};
 use crate::manifest::Manifest;
@@ -48,6 +49,11 @@ pub struct Limits {
     /// Cap on the memory of query operators, e.g. 512MB.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory_limit: Option<u64>,
+    /// Scheduler of a Ballista cluster, HOST:PORT: its executors work on the fragments. All processes must see the run's folder and
+    /// the manifest's files under the same paths.
+    #[cfg(feature = "ballista")]
+    #[arg(long, value_name = "HOST:PORT")]
+    scheduler: Option<String>,
 }
 
 impl Limits {
@@ -65,12 +71,24 @@ impl Limits {
         Ok(())
     }
 
+    /// Who works: the scheduler of the arguments, else what the manifest says.
+    fn engine(&self, manifest: &Manifest) -> Result<Engine> {
+        #[cfg(feature = "ballista")]
+        if let Some(address) = &self.scheduler {
+            return Engine::of("ballista", Some(address))
+                .map_err(|e| Error::Manifest(format!("error: --scheduler: {e}")));
+        }
+        let name = manifest.engine.as_deref().unwrap_or("local");
+        Engine::of(name, manifest.scheduler.as_deref()).map_err(|e| Error::Manifest(format!("error: {e}")))
+    }
+
     /// The same, with nothing said at the end.
     pub(super) fn work(&self, manifest: &Manifest, run: &Path, only: Option<&str>, json: bool) -> Result<Summary> {
         let threads = self.threads.unwrap_or_else(default_threads).max(1);
         // The trainer's pool; its size never changes a result.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-        let settings = Settings { threads, memory_limit_bytes: self.memory_limit };
+        let settings =
+            Settings { threads, memory_limit_bytes: self.memory_limit, engine: self.engine(manifest)?, scratch: None };
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
             // The first signal asks, the second ends at once; both are safe at any instant.

@@ -5,6 +5,7 @@ pub mod kinds;
 mod nearest;
 pub mod reference;
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::stage::shape;
 use faults::{Fault, Faults};
@@ -23,6 +24,10 @@ pub struct Manifest {
     pub name: String,
     /// Seed of every stage that does not set its own.
     pub seed: u64,
+    /// Who works on fragments, `local` or `ballista`; an argument of `run` wins over it.
+    pub engine: Option<String>,
+    /// The scheduler of the engine `ballista`, `HOST:PORT`.
+    pub scheduler: Option<String>,
     /// The file it was read from.
     pub path: PathBuf,
     /// Folder that paths in it are relative to.
@@ -108,6 +113,8 @@ impl Manifest {
         let mut manifest = Manifest {
             name: String::new(),
             seed: 0,
+            engine: None,
+            scheduler: None,
             path: path.to_path_buf(),
             folder,
             stages: Vec::new(),
@@ -174,6 +181,13 @@ fn top_level(document: &DeTable<'_>, manifest: &mut Manifest, faults: &mut Fault
             ("seed", other) => {
                 faults.at_offset(value.span().start, format!("`seed` must be a number, got {}", other.type_str()), None)
             }
+            ("engine", DeValue::String(name)) => manifest.engine = Some(name.to_string()),
+            ("scheduler", DeValue::String(address)) => manifest.scheduler = Some(address.to_string()),
+            (field @ ("engine" | "scheduler"), other) => faults.at_offset(
+                value.span().start,
+                format!("`{field}` must be a string, got {}", other.type_str()),
+                None,
+            ),
             ("stage", DeValue::Table(stages)) => {
                 for (name, table) in stages {
                     raws.extend(raw_stage(name, table, faults));
@@ -185,7 +199,7 @@ fn top_level(document: &DeTable<'_>, manifest: &mut Manifest, faults: &mut Fault
                 None,
             ),
             (other, _) => {
-                let known = ["name", "seed", "stage"];
+                let known = ["name", "seed", "engine", "scheduler", "stage"];
                 faults.unknown(
                     at,
                     &format!("unknown field `{other}` in the manifest"),
@@ -202,6 +216,16 @@ fn top_level(document: &DeTable<'_>, manifest: &mut Manifest, faults: &mut Fault
             hint: Some("add a first line such as  name = \"my-run\"".into()),
         });
     }
+    if let Some(name) = &manifest.engine
+        && let Err(message) = Engine::of(name, manifest.scheduler.as_deref())
+    {
+        let line = text_line(document, "engine", faults);
+        faults.push(Fault { line, message, hint: None });
+    } else if manifest.engine.is_none() && manifest.scheduler.is_some() {
+        let line = text_line(document, "scheduler", faults);
+        let hint = Some("add  engine = \"ballista\"".into());
+        faults.push(Fault { line, message: "`scheduler` is for  engine = \"ballista\"".into(), hint });
+    }
     if raws.is_empty() && faults.is_empty() {
         faults.push(Fault {
             line: 1,
@@ -211,6 +235,11 @@ fn top_level(document: &DeTable<'_>, manifest: &mut Manifest, faults: &mut Fault
     }
     raws.sort_by_key(|r| r.line);
     raws
+}
+
+/// Line of a top-level key.
+fn text_line(document: &DeTable<'_>, key: &str, faults: &Faults) -> usize {
+    document.iter().find(|(k, _)| k.get_ref() == key).map_or(0, |(k, _)| faults.line(k.span().start))
 }
 
 fn raw_stage(

@@ -286,7 +286,7 @@ pub fn run(context: &Context<'_>, config: &IngestConfig) -> Result<Output> {
     config.takedown.iter().try_for_each(|name| takedown.read(&context.folder.join(name)))?;
     let takedown = Arc::new(takedown);
     let work = |i: usize, entry: Option<u64>| fragment(context, config, &takedown, &ranges[i], i, entry);
-    let mut fragments = context.fragments("", ranges.len(), |i| work(i, None))?;
+    let mut fragments = context.spread("", ranges.len(), |i| work(i, None))?;
     mend_chain(context, &ranges, &mut fragments, work)?;
     for fragment in &mut fragments {
         fragment.counts.retain(|name, _| !name.starts_with("chain:"));

@@ -28,6 +28,9 @@ mod tokenizer;
 pub mod verdict;
 
 use crate::dataset::Dataset;
+use crate::engine::Engine;
+#[cfg(feature = "ballista")]
+use crate::engine::task::Task;
 use crate::error::{Error, Result};
 use crate::manifest::Stage;
 use crate::manifest::kinds::{OptionFault, Options, StageOptions};
@@ -38,7 +41,7 @@ use crate::store::{FragmentRecord, OutputDir};
 use datafusion::prelude::SessionContext;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -50,6 +53,30 @@ pub struct Settings {
     pub threads: usize,
     /// Cap on the memory of query operators, in bytes; None: no cap.
     pub memory_limit_bytes: Option<u64>,
+    /// Who works on fragments.
+    pub engine: Engine,
+    /// Folder to spill into; None: beside the output.
+    pub scratch: Option<PathBuf>,
+}
+
+/// The one fragment an executor was asked for, and its record once it is made.
+#[derive(Debug)]
+pub struct Picked {
+    phase: String,
+    index: usize,
+    record: Mutex<Option<FragmentRecord>>,
+}
+
+impl Picked {
+    /// Fragment `index` of a phase.
+    pub fn new(phase: &str, index: usize) -> Self {
+        Self { phase: phase.to_string(), index, record: Mutex::new(None) }
+    }
+
+    /// The record, if the fragment was made.
+    pub fn into_record(self) -> Option<FragmentRecord> {
+        self.record.into_inner().expect(UNPOISONED)
+    }
 }
 
 /// What a stage's code gets.
@@ -72,6 +99,8 @@ pub struct Context<'a> {
     pub stop: &'a AtomicBool,
     /// When the stage started, for rates only.
     pub started: Instant,
+    /// In an executor, the one fragment to make.
+    pub picked: Option<Picked>,
 }
 
 /// What a stage's code gives back.
@@ -195,14 +224,73 @@ impl Context<'_> {
     /// A session with this stage's share of the memory cap.
     pub fn session(&self) -> Result<SessionContext> {
         let share = self.settings.memory_limit_bytes.map(|b| b / self.settings.threads.max(1) as u64);
-        let spill = self.out.path.join("side").join("spill");
+        let spill = self.settings.scratch.clone().unwrap_or_else(|| self.out.path.join("side").join("spill"));
         crate::store::durable::create_dir_all(&spill)?;
         session::session(share, Some(&spill))
     }
 
-    /// Runs `work` for every index not yet committed, several at a time, and gives all records in order.
+    /// Runs `work` for every index not yet committed, several at a time, and gives all records in order. `work` may use what earlier
+    /// phases left in the memory of this process.
     pub fn fragments(
         &self,
+        phase: &str,
+        count: usize,
+        work: impl Fn(usize) -> Result<FragmentRecord> + Sync,
+    ) -> Result<Vec<FragmentRecord>> {
+        match &self.picked {
+            Some(picked) => self.pick(picked, phase, count, work),
+            None => self.each(self.settings.threads, phase, count, work),
+        }
+    }
+
+    /// The same wherever the engine works: `work` reads files alone, so any process can do it.
+    pub fn spread(
+        &self,
+        phase: &str,
+        count: usize,
+        work: impl Fn(usize) -> Result<FragmentRecord> + Sync,
+    ) -> Result<Vec<FragmentRecord>> {
+        match &self.settings.engine {
+            #[cfg(feature = "ballista")]
+            Engine::Ballista(cluster) if self.picked.is_none() => {
+                self.each(cluster.under_way(), phase, count, |index| {
+                    cluster.fragment(&Task::of(self, phase, index)?, || self.check_stop())
+                })
+            }
+            _ => self.fragments(phase, count, work),
+        }
+    }
+
+    /// In an executor: makes the one fragment asked for, or gives the records of a phase before it, which `run` has committed.
+    fn pick(
+        &self,
+        picked: &Picked,
+        phase: &str,
+        count: usize,
+        work: impl Fn(usize) -> Result<FragmentRecord>,
+    ) -> Result<Vec<FragmentRecord>> {
+        let missing = |index| {
+            Error::Integrity(format!(
+                "fragment {index} of phase `{phase}` of stage `{}` is not in {}\nhint: do all processes of the cluster see the same folders?",
+                self.name(),
+                self.out.path.display()
+            ))
+        };
+        if picked.phase != phase {
+            return (0..count).map(|i| self.out.fragment(phase, i).ok_or_else(|| missing(i))).collect();
+        }
+        if picked.index >= count {
+            return Err(missing(picked.index));
+        }
+        let mut record = work(picked.index)?;
+        record.index = picked.index;
+        *picked.record.lock().expect(UNPOISONED) = Some(record);
+        Err(Error::Interrupted("the one fragment that was asked for is made".into()))
+    }
+
+    fn each(
+        &self,
+        threads: usize,
         phase: &str,
         count: usize,
         work: impl Fn(usize) -> Result<FragmentRecord> + Sync,
@@ -235,7 +323,7 @@ impl Context<'_> {
                 }
             }
         };
-        let threads = self.settings.threads.clamp(1, todo.len().max(1));
+        let threads = threads.clamp(1, todo.len().max(1));
         std::thread::scope(|scope| {
             for _ in 1..threads {
                 std::thread::Builder::new()
@@ -254,7 +342,7 @@ impl Context<'_> {
 }
 
 /// Stack of a worker: DataFusion's planner recurses.
-const STACK: usize = 8 << 20;
+pub(crate) const STACK: usize = 8 << 20;
 const UNPOISONED: &str = "the lock is whole because no holder panics";
 
 impl Options for filters::extract::ExtractConfig {}

@@ -34,7 +34,7 @@ pub fn run(
     decide: impl Fn(RecordBatch) -> Result<Decided> + Sync,
 ) -> Result<Vec<FragmentRecord>> {
     let parts = context.input().parts();
-    context.fragments("", parts.len(), |index| fragment(context, &parts[index], index, &plan, &decide))
+    context.spread("", parts.len(), |index| fragment(context, &parts[index], index, &plan, &decide))
 }
 
 /// `decide` over every batch of one input fragment as it stands: for stages that decide without a plan.

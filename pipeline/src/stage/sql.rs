@@ -3,9 +3,10 @@
 mod check;
 
 use super::{Context, Output};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
-use crate::session::{block_on, register};
+use crate::session::{block_on, block_on_io, register};
 use crate::sink::TableSink;
 use crate::store::FragmentRecord;
 use datafusion::arrow::array::RecordBatch;
@@ -47,32 +48,47 @@ pub fn run(context: &Context<'_>, config: &SqlConfig) -> Result<Output> {
 pub fn select(context: &Context<'_>, query: &str, unbounded: bool) -> Result<Vec<FragmentRecord>> {
     context.fragments("", 1, |_| {
         let session = context.session()?;
-        block_on(async {
-            for input in &context.inputs {
-                register(&session, &input.name, &input.parts()).await?;
-                for kind in ["verdicts", "edits"] {
-                    let files = input.files(&format!("{kind}-"));
-                    if !files.is_empty() {
-                        register(&session, &format!("{}_{kind}", input.name), &files).await?;
-                    }
-                }
+        match &context.settings.engine {
+            Engine::Local => block_on(write(context, &session, query, unbounded)),
+            #[cfg(feature = "ballista")]
+            Engine::Ballista(cluster) => {
+                let session = cluster.session(&session.state())?;
+                block_on_io(write(context, &session, query, unbounded))
             }
-            let (frame, schema) = planned(&session, query, unbounded).await?;
-            let mut sink = TableSink::create(&context.out.path, "part-00000.parquet", schema.clone())?;
-            let mut stream = frame.execute_stream().await?;
-            while let Some(batch) = stream.next().await {
-                sink.write(&plain(&batch?, &schema)?)?;
-            }
-            let entry = sink.finish()?;
-            let mut record = FragmentRecord { files: vec![entry], ..FragmentRecord::default() };
-            record.add("kept", record.files[0].rows.unwrap_or_default());
-            Ok(record)
-        })
+        }
     })
 }
 
+/// Plans the query over the inputs' files and writes its rows.
+async fn write(
+    context: &Context<'_>,
+    session: &SessionContext,
+    query: &str,
+    unbounded: bool,
+) -> Result<FragmentRecord> {
+    for input in &context.inputs {
+        register(session, &input.name, &input.parts()).await?;
+        for kind in ["verdicts", "edits"] {
+            let files = input.files(&format!("{kind}-"));
+            if !files.is_empty() {
+                register(session, &format!("{}_{kind}", input.name), &files).await?;
+            }
+        }
+    }
+    let (frame, schema) = planned(session, query, unbounded).await?;
+    let mut sink = TableSink::create(&context.out.path, "part-00000.parquet", schema.clone())?;
+    let mut stream = frame.execute_stream().await?;
+    while let Some(batch) = stream.next().await {
+        sink.write(&plain(&batch?, &schema)?)?;
+    }
+    let entry = sink.finish()?;
+    let mut record = FragmentRecord { files: vec![entry], ..FragmentRecord::default() };
+    record.add("kept", record.files[0].rows.unwrap_or_default());
+    Ok(record)
+}
+
 /// The query as it will run, with the columns of its file.
-async fn planned(session: &SessionContext, query: &str, unbounded: bool) -> Result<(DataFrame, SchemaRef)> {
+pub(crate) async fn planned(session: &SessionContext, query: &str, unbounded: bool) -> Result<(DataFrame, SchemaRef)> {
     let frame = ordered(check::check(read_only(session, query).await?, unbounded)?)?;
     let schema = plain_schema(frame.schema().as_arrow());
     let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();

@@ -54,7 +54,7 @@ pub fn run(context: &Context<'_>, config: &TokenizeConfig) -> Result<Output> {
     let tokenizer = load_tokenizer(&source.path)?;
     let parts: Vec<(usize, PathBuf)> =
         context.inputs.iter().enumerate().flat_map(|(i, d)| d.parts().into_iter().map(move |p| (i, p))).collect();
-    let mut fragments = context.fragments("", parts.len(), |index| {
+    let mut fragments = context.spread("", parts.len(), |index| {
         let (input, part) = &parts[index];
         fragment(context, config, &tokenizer, &context.inputs[*input], part, index)
     })?;

@@ -26,7 +26,7 @@ pub fn run(context: &Context<'_>, config: &TokenizerConfig) -> Result<Output> {
     let parts: Vec<(usize, PathBuf)> =
         context.inputs.iter().enumerate().flat_map(|(i, d)| d.parts().into_iter().map(move |p| (i, p))).collect();
     let splitter = config.splitter().map_err(|e| Error::Model(e.to_string()))?;
-    let counted = context.fragments(COUNTS, parts.len(), |index| {
+    let counted = context.spread(COUNTS, parts.len(), |index| {
         let (input, part) = &parts[index];
         let mut words = WordCounts::default();
         let mut record = FragmentRecord::default();

@@ -30,7 +30,7 @@ impl Options for VerdictConfig {
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &VerdictConfig) -> Result<Output> {
     let parts = context.input().parts();
-    let fragments = context.fragments("", parts.len(), |index| {
+    let fragments = context.spread("", parts.len(), |index| {
         let mut strings: [StringBuilder; 6] = Default::default(); // id, parent_id, task, status, verifier, detail
         let mut reward = Float64Builder::new();
         let mut record = FragmentRecord::default();

@@ -6,8 +6,11 @@ use super::fail::{self, Point};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A committed file: where it is, how long and which bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +31,7 @@ pub struct DurableFile {
     file: BufWriter<File>,
     hasher: blake3::Hasher,
     bytes: u64,
-    temporary: PathBuf,
+    temporary: Temporary,
     target: PathBuf,
     name: String,
 }
@@ -40,9 +43,9 @@ impl DurableFile {
         let parent = target.parent().expect("a file name inside a folder has a parent because it was joined to one");
         create_dir_all(parent)?;
         let file_name = target.file_name().expect("a name was given").to_string_lossy().into_owned();
-        let temporary = parent.join(format!(".{file_name}.tmp"));
+        let temporary = Temporary(parent.join(format!(".{file_name}.{}.tmp", own())));
         fail::pass(Point::Write);
-        let file = File::create(&temporary).map_err(Error::io("create", &temporary))?;
+        let file = File::create(&temporary.0).map_err(Error::io("create", &temporary.0))?;
         Ok(Self {
             file: BufWriter::with_capacity(1 << 18, file),
             hasher: blake3::Hasher::new(),
@@ -56,11 +59,11 @@ impl DurableFile {
     /// Syncs, renames into place, syncs the folder, and says what was written.
     pub fn finish(self) -> Result<FileEntry> {
         let Self { file, hasher, bytes, temporary, target, name } = self;
-        let file = file.into_inner().map_err(|e| Error::io("write", &temporary)(e.into_error()))?;
+        let file = file.into_inner().map_err(|e| Error::io("write", &temporary.0)(e.into_error()))?;
         fail::pass(Point::Fsync);
-        file.sync_all().map_err(Error::io("sync", &temporary))?;
+        file.sync_all().map_err(Error::io("sync", &temporary.0))?;
         drop(file);
-        rename(&temporary, &target)?;
+        rename(&temporary.0, &target)?;
         Ok(FileEntry { path: name, bytes, blake3: hasher.finalize().to_hex().to_string(), rows: None })
     }
 }
@@ -76,6 +79,23 @@ impl Write for DurableFile {
     fn flush(&mut self) -> std::io::Result<()> {
         self.file.flush()
     }
+}
+
+/// The name a file has while it is written; what is left under it goes when the writer gives up.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing under this name any more.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A word no other writer uses: an executor that counts as lost may still write a file that another one makes again.
+fn own() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    format!("{:016x}-{}", *PROCESS, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Writes a whole file durably.

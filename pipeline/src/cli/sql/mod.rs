@@ -210,8 +210,5 @@ fn write(path: &Path, schema: &SchemaRef, batches: &[RecordBatch], format: Forma
         file.flush().map_err(Error::io("write", path))?;
         file.finish()
     })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(folder.join(format!(".{name}.tmp")));
-    }
     Ok(written?.bytes)
 }

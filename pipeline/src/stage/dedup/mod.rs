@@ -137,8 +137,7 @@ pub fn run(context: &Context<'_>, config: &DedupStage) -> Result<Output> {
     let parts = context.input().parts();
     let mapped = index::map(context, config)?;
     let indexes = index::open(config, &mapped)?;
-    let signed =
-        context.fragments(SIGNATURES, parts.len(), |at| sign::sign(context, config, &indexes, &parts[at], at))?;
+    let signed = context.spread(SIGNATURES, parts.len(), |at| sign::sign(context, config, &indexes, &parts[at], at))?;
     context.check_stop()?;
     let ids = Ids::read(context, config)?;
     let signatures = Signatures::open(&context.out.path, &signed)?;
