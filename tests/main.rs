@@ -7,6 +7,7 @@ mod curation;
 mod kills;
 mod mill;
 mod parity;
+mod placement;
 mod rooms;
 mod shapes;
 mod sources;
