@@ -1,6 +1,7 @@
 //! The integration tests: the program as people run it, end to end, and the numbers it must agree with.
 
 mod bad_input;
+mod bloom;
 mod cli;
 mod commands;
 mod curation;
