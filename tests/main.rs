@@ -1,6 +1,7 @@
 //! The integration tests: the program as people run it, end to end, and the numbers it must agree with.
 
 mod bad_input;
+mod bloom;
 mod cli;
 #[cfg(feature = "ballista")]
 mod cluster;
@@ -9,6 +10,7 @@ mod curation;
 mod kills;
 mod mill;
 mod parity;
+mod placement;
 mod rooms;
 mod shapes;
 mod sources;

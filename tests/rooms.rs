@@ -242,7 +242,7 @@ fn options_of_dedup_that_its_method_does_not_read_are_faults() {
     for (options, part) in [
         ("method = \"exact\", write_index = true", "an index holds shingles"),
         ("method = \"exact\", exact_by = []", "expected at least one of"),
-        ("method = \"spans\", normalise = true", "byte for byte"),
+        ("method = \"spans\", normalise = true", "as they stand"),
         ("method = \"lines\", exact_by = [\"url\"]", "`exact_by`"),
         ("method = \"lines\", signatures = \"fineweb-compat\"", "`signatures`"),
         ("method = \"lines\", rehydrate = true", "`rehydrate`"),

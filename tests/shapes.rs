@@ -133,7 +133,7 @@ fn the_columns_foreseen_are_those_that_a_run_writes() {
     assert!(faults.is_empty());
     let columns =
         |s: &SchemaRef| s.fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect::<Vec<_>>();
-    assert_eq!(shapes.len(), 20, "{:?}", shapes.keys());
+    assert_eq!(shapes.len(), 22, "{:?}", shapes.keys());
     for (name, shape) in shapes {
         let at = folder.path().join("micro").join(&name);
         assert_eq!(written(&at, "part-").as_ref().map(columns), Some(columns(&shape.rows)), "{name}");

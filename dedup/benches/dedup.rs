@@ -52,7 +52,8 @@ fn main() -> std::io::Result<()> {
     }
     let config = UnitConfig::default();
     report("paragraph keys", &mut || texts.iter().for_each(|text| _ = black_box(unit_entries(text, 0, &config))));
-    let mut bloom = Bloom::new(&BloomConfig { expected_items: 10_000_000, false_positive_rate: 1e-6 });
+    let mut bloom =
+        Bloom::new(&BloomConfig { expected_items: 10_000_000, false_positive_rate: 1e-6 }).expect("36 MB are there");
     report("paragraphs into a Bloom filter", &mut || {
         for text in &texts {
             for entry in unit_entries(text, 0, &config) {

@@ -44,6 +44,12 @@ pub enum BloomError {
     /// The bytes are not a filter of this version.
     #[error("not a Bloom filter of version 1: {0}")]
     Format(&'static str),
+    /// The system gives no memory for the bits.
+    #[error("no memory for a filter of {bytes} bytes")]
+    Memory {
+        /// Bytes asked for.
+        bytes: u64,
+    },
     /// The filters have different sizes.
     #[error("filters differ: {bits} bits and {hashes} hashes against {other_bits} and {other_hashes}")]
     Shape {
@@ -75,16 +81,30 @@ impl BloomConfig {
         let ln2 = std::f64::consts::LN_2;
         let items = self.expected_items.max(1) as f64;
         let bits = (-items * self.false_positive_rate.clamp(f64::MIN_POSITIVE, 0.5).ln() / (ln2 * ln2)).ceil() as u64;
-        let bits = bits.div_ceil(64) * 64;
+        let bits = bits.div_ceil(64).clamp(1, u64::MAX / 64) * 64;
         (bits, ((bits as f64 / items * ln2).round() as u32).clamp(1, 64))
+    }
+
+    /// Memory of the filter, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.shape().0 / 8
+    }
+
+    /// How often a new key is taken for a seen one once `items` are in, 0..1: the formula, not a measurement.
+    pub fn rate_after(&self, items: u64) -> f64 {
+        let (bits, hashes) = self.shape();
+        (-(-f64::from(hashes) * items as f64 / bits as f64).exp_m1()).powi(hashes as i32)
     }
 }
 
 impl Bloom {
-    /// An empty filter.
-    pub fn new(config: &BloomConfig) -> Self {
+    /// An empty filter; an error if there is no memory for it.
+    pub fn new(config: &BloomConfig) -> Result<Self, BloomError> {
         let (bits, hashes) = config.shape();
-        Self { words: vec![0; (bits / 64) as usize], hashes, items: 0 }
+        let mut words: Vec<u64> = Vec::new();
+        words.try_reserve_exact((bits / 64) as usize).map_err(|_| BloomError::Memory { bytes: bits / 8 })?;
+        words.resize((bits / 64) as usize, 0);
+        Ok(Self { words, hashes, items: 0 })
     }
 
     /// Adds a key; whether it was there before, or seems so.
@@ -181,7 +201,7 @@ mod tests {
     }
 
     fn filled(config: &BloomConfig, items: std::ops::Range<u64>) -> Bloom {
-        let mut bloom = Bloom::new(config);
+        let mut bloom = Bloom::new(config).unwrap();
         items.for_each(|n| _ = bloom.insert(key(n)));
         bloom
     }
@@ -202,16 +222,20 @@ mod tests {
                 "{rate}: {}",
                 bloom.false_positive_rate()
             );
+            assert!((config.rate_after(50_000) - rate).abs() < rate / 50.0, "{rate}: {}", config.rate_after(50_000));
+            assert!(config.rate_after(0) == 0.0 && config.rate_after(500_000) > rate);
         }
     }
 
     #[test]
     fn the_first_occurrence_is_new_and_the_second_is_not() {
-        let mut bloom = Bloom::new(&BloomConfig { expected_items: 10, false_positive_rate: 1e-9 });
+        let mut bloom = Bloom::new(&BloomConfig { expected_items: 10, false_positive_rate: 1e-9 }).unwrap();
         let seen: Vec<bool> = [1, 2, 1, 3, 3, 1].map(|n| bloom.insert(key(n))).into();
         assert_eq!(seen, [false, false, true, false, true, true]);
         assert_eq!(bloom.items(), 3);
-        assert!(!Bloom::new(&BloomConfig { expected_items: 0, false_positive_rate: 0.5 }).contains(0));
+        assert!(!Bloom::new(&BloomConfig { expected_items: 0, false_positive_rate: 0.5 }).unwrap().contains(0));
+        let vast = BloomConfig { expected_items: u64::MAX, false_positive_rate: 1e-9 };
+        assert!(matches!(Bloom::new(&vast), Err(BloomError::Memory { .. })));
     }
 
     #[test]
@@ -223,7 +247,7 @@ mod tests {
         other.join(&a).unwrap();
         assert_eq!(one.to_bytes(), other.to_bytes());
         assert_eq!(one.words, filled(&config, 0..700).words);
-        let larger = Bloom::new(&BloomConfig { expected_items: 2000, ..config });
+        let larger = Bloom::new(&BloomConfig { expected_items: 2000, ..config }).unwrap();
         assert!(matches!(one.join(&larger), Err(BloomError::Shape { .. })));
     }
 

@@ -19,8 +19,10 @@ pub enum Method {
     Lines,
     /// The same for paragraphs.
     Paragraphs,
-    /// The same for any stretch of bytes.
+    /// The same for any stretch of bytes or words.
     Spans,
+    /// Documents, paragraphs or lines that a Bloom filter has seen before: little memory, and a stated rate of errors.
+    Bloom,
 }
 
 /// Removes documents that repeat a kept one.
@@ -31,7 +33,7 @@ pub enum Method {
 #[serde(default)]
 pub struct DedupConfig {
     /// `"exact"`: equal texts only. `"minhash"`: near-duplicates too. `"lines"`, `"paragraphs"`, `"spans"`: what occurs earlier is
-    /// cut out of texts, and every cut is kept in `x_edits`.
+    /// cut out of texts, and every cut is kept in `x_edits`. `"bloom"`: documents, paragraphs or lines (`unit`) by a Bloom filter.
     pub method: Method,
     /// Words per shingle (characters in scripts written without spaces), 1 or more. Larger is stricter.
     pub ngram: usize,

@@ -27,7 +27,7 @@
 //! or slice at hand. [`find_known`] compares with what earlier runs kept, between A and the rest.
 //!
 //! Inside texts: [`unit_entries`], [`repeated_units`], [`unit_spans`] for lines and paragraphs; [`anchors`], [`nominate`],
-//! [`SpanVerifier`], [`merge_spans`] for exact substrings; [`Bloom`] where a stated rate of errors is worth the memory.
+//! [`SpanVerifier`], [`merge_spans`] for exact substrings, [`word_hashes`], [`merge_word_spans`] for those counted in words; [`Bloom`] where a stated rate of errors is worth the memory.
 //!
 //! Broder 1997 (resemblance, MinHash); Leskovec, Rajaraman & Ullman, *Mining of Massive Datasets*, ch. 3 (banding).
 
@@ -49,6 +49,7 @@ mod slices;
 mod spans;
 mod units;
 mod url;
+mod words;
 
 pub use bloom::{Bloom, BloomConfig, BloomError};
 pub use cluster::{Components, Removal, Stars, cluster_sizes, follow_equal};
@@ -66,8 +67,9 @@ pub use shingle::{Shingler, jaccard, shingles};
 pub use sign::{Family, SignatureConfig, Signed, Signer};
 pub use slices::{ShingleSets, documents_of, merge_part, out_of_reach, pair_part, slices, verify_slice};
 pub use spans::{
-    Anchor, LEAST_SPAN_BYTES, Repeat, SpanConfig, SpanVerifier, anchors, merge_spans, nominate, repeated_spans,
-    seed_bytes, surroundings,
+    Anchor, LEAST_SPAN, Repeat, SpanConfig, SpanVerifier, Symbol, anchors, merge_spans, nominate, repeated_spans,
+    seed_len, surroundings,
 };
 pub use units::{Unit, UnitConfig, UnitEntry, repeated_unit_spans, repeated_units, unit_entries, unit_spans};
 pub use url::{TRACKING_PARAMETERS, canonical_url};
+pub use words::{merge_word_spans, repeated_word_spans, word_hashes, word_places};

@@ -4,8 +4,9 @@
 //! FineWeb 2 (Penedo et al. 2025): duplicates say something about quality. Documents that never repeat, and those that repeat
 //! very often, pass quality filters less often than those in between, so the latter are upsampled ("re-hydrated").
 
-/// Weights by least cluster size, as on FineWeb 2's data set card: 1, 2, 3 for clusters of so many, 3 for 4, 5 from 5 on, 8
-/// from 100 on, and 1 from 1,000 on.
+/// Weights by least cluster size, as FineWeb 2 has them: 1, 2, 3 for clusters of so many, 3 for 4, 5 from 5 on, 8 from 100 on, and 1
+/// from 1,000 on. Checked against `README.md` of `huggingface/fineweb-2` at commit 7bdf8fc29a2f23a227538cf767cf483056ebd50d. Its later
+/// weights are per language (`misc/rehydration` at 05e6729567a5df985fbd814e862c48f796feb09f); [`measured_weights`] makes such ones.
 pub const FINEWEB2_WEIGHTS: [(u64, u32); 6] = [(1, 1), (2, 2), (3, 3), (5, 5), (100, 8), (1000, 1)];
 
 /// The weight of a kept document in a cluster of `cluster_size` (itself included): that of the last step of `steps` (least
@@ -18,7 +19,8 @@ pub fn rehydration_weight(cluster_size: u64, steps: &[(u64, u32)]) -> u32 {
 
 /// Steps out of a corpus's own measures, the idea of FineWeb 2: `rows` are (least cluster size, documents, documents that
 /// quality filters dropped), ascending. A group that loses at least as large a share as the whole corpus weighs 1, the group
-/// that loses least weighs `most`, and between them the weight falls linearly with the share, to the nearest integer.
+/// that loses least weighs `most`, and between them the weight falls linearly with the share, to the nearest integer. FineWeb 2 smooths
+/// the weights over five neighbouring sizes before rounding (`misc/rehydration/README.md`, `most` = 10); here they are not.
 pub fn measured_weights(rows: &[(u64, u64, u64)], most: u32) -> Vec<(u64, u32)> {
     let share = |documents: u64, dropped: u64| if documents == 0 { 1.0 } else { dropped as f64 / documents as f64 };
     let all = share(rows.iter().map(|row| row.1).sum(), rows.iter().map(|row| row.2).sum());

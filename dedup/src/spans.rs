@@ -1,14 +1,15 @@
-//! Exact substrings: every stretch of at least `min_bytes` bytes that occurs earlier in the corpus.
+//! Exact substrings: every stretch of at least so many bytes, or so many words, that occurs earlier in the corpus.
 //!
-//! In: texts in survivor order. Out: byte spans to remove from each. Left to others: applying them (an edit), side files.
-//! A window is `min_bytes` bytes. A window is removed iff its bytes occur in an earlier document, or earlier in the same one
-//! without overlap; the first occurrence stays. Spans are unions of such windows, moved inwards to whole characters. This is
-//! what a suffix array would find (Lee et al. 2022), with memory for one part of the corpus at a time.
+//! In: texts in survivor order, as symbols: bytes, or words by their hashes (`words.rs`). Out: spans to remove from each. Left to
+//! others: applying them (an edit), side files.
+//! A window is `size` symbols. A window is removed iff its symbols occur in an earlier document, or earlier in the same one
+//! without overlap; the first occurrence stays. Spans are unions of such windows; of bytes, moved inwards to whole characters. This
+//! is what a suffix array would find (Lee et al. 2022), with memory for one part of the corpus at a time.
 //!
-//! Winnowing (Schleimer, Wilkerson & Aiken 2003): of the hashes of all stretches of [`seed_bytes`] in a window the least is
+//! Winnowing (Schleimer, Wilkerson & Aiken 2003): of the hashes of all stretches of [`seed_len`] in a window the least is
 //! its anchor. Equal windows have equal anchors at the same place, so only places of equal anchors are compared, and those
-//! byte by byte: hashes nominate, they never decide. The steps:
-//! 1. [`anchors`] per text, into side files partitioned by key: about `4 / min_bytes` anchors of 16 bytes for each byte;
+//! symbol by symbol: anchors nominate, they never decide. The steps:
+//! 1. [`anchors`] per text, into side files partitioned by key: about `4 / size` anchors of 16 bytes for each symbol;
 //! 2. [`nominate`] per partition drops anchors that occur once, which are most;
 //! 3. what surrounds each nominated anchor ([`surroundings`]) is fetched, and [`SpanVerifier`] compares it;
 //! 4. [`merge_spans`] per text. [`repeated_spans`] is all of them in memory.
@@ -22,8 +23,38 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Least `min_bytes` that makes sense: shorter stretches repeat in every language.
-pub const LEAST_SPAN_BYTES: usize = 8;
+/// Shortest window, in symbols: shorter stretches repeat in every language.
+pub const LEAST_SPAN: usize = 8;
+
+/// What a stretch is made of.
+pub trait Symbol: Copy + Eq {
+    /// A number for rolling hashes; different symbols have different ones.
+    fn value(self) -> u64;
+    /// A hash of a window.
+    fn hash(window: &[Self]) -> u64;
+}
+
+/// Bytes of UTF-8.
+impl Symbol for u8 {
+    fn value(self) -> u64 {
+        u64::from(self) + 1
+    }
+
+    fn hash(window: &[Self]) -> u64 {
+        xxh3_64(window)
+    }
+}
+
+/// Words by their hashes.
+impl Symbol for u64 {
+    fn value(self) -> u64 {
+        self
+    }
+
+    fn hash(window: &[Self]) -> u64 {
+        window.iter().fold(0, |hash: u64, word| (hash ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93).rotate_left(32))
+    }
+}
 
 /// Removes stretches of text that occur earlier in the corpus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,20 +62,28 @@ pub const LEAST_SPAN_BYTES: usize = 8;
 pub struct SpanConfig {
     /// Least length of a stretch, in bytes of UTF-8; 8 or more.
     pub min_bytes: usize,
+    /// Least length in words in place of bytes; 8 or more.
+    pub min_words: Option<usize>,
 }
 
 impl Default for SpanConfig {
     /// About the 50 tokens of Lee et al. 2022, §4.1, at four bytes a token.
     fn default() -> Self {
-        Self { min_bytes: 200 }
+        Self { min_bytes: 200, min_words: None }
     }
 }
 
 impl SpanConfig {
     /// Checks every range; returns all faults.
     pub fn check(&self) -> Result<(), Vec<ConfigError>> {
-        let sound = (LEAST_SPAN_BYTES..1 << 20).contains(&self.min_bytes);
-        faults(&[("min_bytes", self.min_bytes.to_string(), sound, "8 to 1048575")])
+        let field = if self.min_words.is_some() { "min_words" } else { "min_bytes" };
+        let sound = (LEAST_SPAN..1 << 20).contains(&self.size());
+        faults(&[(field, self.size().to_string(), sound, "8 to 1048575")])
+    }
+
+    /// Least length in symbols: words if `min_words` is given, else bytes.
+    pub fn size(&self) -> usize {
+        self.min_words.unwrap_or(self.min_bytes)
     }
 }
 
@@ -55,7 +94,7 @@ pub struct Anchor {
     pub key: u64,
     /// The document, numbered in survivor order.
     pub document: u32,
-    /// Where the seed starts, bytes.
+    /// Where the seed starts, in symbols.
     pub position: u32,
 }
 
@@ -64,7 +103,7 @@ pub struct Anchor {
 pub struct Repeat {
     /// The document, numbered in survivor order.
     pub document: u32,
-    /// Where the stretch starts, bytes.
+    /// Where the stretch starts, in symbols.
     pub start: u32,
     /// Where it ends.
     pub end: u32,
@@ -74,22 +113,22 @@ pub struct Repeat {
 const CHUNK_WINDOWS: usize = 1 << 14;
 
 /// Length of the stretches that anchors are chosen from, half a window: what repeats in shorter stretches is not looked at.
-pub fn seed_bytes(min_bytes: usize) -> usize {
-    min_bytes / 2
+pub fn seed_len(size: usize) -> usize {
+    size / 2
 }
 
-/// Appends the anchors of a text, ascending by position; none if it is shorter than `min_bytes`. A run of one byte has an
-/// anchor at every place.
-pub fn anchors(text: &[u8], document: u32, min_bytes: usize, into: &mut Vec<Anchor>) {
-    assert!(min_bytes >= LEAST_SPAN_BYTES, "windows have at least {LEAST_SPAN_BYTES} bytes");
-    assert!(text.len() < 1 << 31, "a text of {} bytes is not one document", text.len());
-    let seed = seed_bytes(min_bytes);
-    if text.len() < min_bytes {
+/// Appends the anchors of a text, ascending by position; none if it is shorter than `size`. A run of one symbol has
+/// an anchor at every place.
+pub fn anchors<S: Symbol>(text: &[S], document: u32, size: usize, into: &mut Vec<Anchor>) {
+    assert!(size >= LEAST_SPAN, "windows have at least {LEAST_SPAN} symbols");
+    assert!(text.len() < 1 << 31, "a text of {} symbols is not one document", text.len());
+    let seed = seed_len(size);
+    if text.len() < size {
         return;
     }
-    let places = min_bytes - seed + 1;
+    let places = size - seed + 1;
     let (mut last, mut hashes) = (None, Vec::with_capacity(CHUNK_WINDOWS + places));
-    for start in (0..=text.len() - min_bytes).step_by(CHUNK_WINDOWS) {
+    for start in (0..=text.len() - size).step_by(CHUNK_WINDOWS) {
         hashes.clear();
         hashes.extend(rolling(&text[start..], seed).take(CHUNK_WINDOWS + places - 1));
         // Of equal hashes the first counts, so that equal windows have equal anchors.
@@ -111,15 +150,14 @@ pub fn anchors(text: &[u8], document: u32, min_bytes: usize, into: &mut Vec<Anch
     }
 }
 
-/// Hash of every stretch of `seed` bytes: a polynomial modulo 2^64, mixed because its low bits are weak.
-fn rolling(text: &[u8], seed: usize) -> impl Iterator<Item = u64> {
+/// Hash of every stretch of `seed` symbols: a polynomial modulo 2^64, mixed because its low bits are weak.
+fn rolling<S: Symbol>(text: &[S], seed: usize) -> impl Iterator<Item = u64> {
     const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
-    let value = |byte: u8| u64::from(byte) + 1;
     let leaving = (0..seed).fold(1_u64, |power, _| power.wrapping_mul(BASE));
-    let first = text[..seed].iter().fold(0_u64, |hash, &byte| hash.wrapping_mul(BASE).wrapping_add(value(byte)));
-    let rest = text[seed..].iter().zip(text).scan(first, move |hash, (&entering, &left)| {
-        let moved = hash.wrapping_mul(BASE).wrapping_add(value(entering));
-        *hash = moved.wrapping_sub(value(left).wrapping_mul(leaving));
+    let first = text[..seed].iter().fold(0_u64, |hash, symbol| hash.wrapping_mul(BASE).wrapping_add(symbol.value()));
+    let rest = text[seed..].iter().zip(text).scan(first, move |hash, (entering, left)| {
+        let moved = hash.wrapping_mul(BASE).wrapping_add(entering.value());
+        *hash = moved.wrapping_sub(left.value().wrapping_mul(leaving));
         Some(*hash)
     });
     std::iter::once(first).chain(rest).map(|hash| {
@@ -146,19 +184,19 @@ pub fn nominate(anchors: &mut Vec<Anchor>) {
 }
 
 /// What has to be fetched around an anchor: every window that holds its seed.
-pub fn surroundings(position: u32, text_bytes: usize, min_bytes: usize) -> Range<usize> {
-    let reach = min_bytes - seed_bytes(min_bytes);
+pub fn surroundings(position: u32, text_len: usize, size: usize) -> Range<usize> {
+    let reach = size - seed_len(size);
     let position = position as usize;
-    position.saturating_sub(reach)..(position + min_bytes).min(text_bytes)
+    position.saturating_sub(reach)..(position + size).min(text_len)
 }
 
 /// Compares what surrounds the anchors of one key after the other.
 #[derive(Clone, Debug)]
-pub struct SpanVerifier {
-    min_bytes: usize,
+pub struct SpanVerifier<S> {
+    size: usize,
     last: Option<Anchor>,
     /// Surroundings of the current key in which a window occurred first.
-    held: Vec<Surroundings>,
+    held: Vec<Surroundings<S>>,
     /// First occurrence of each window: which of `held`, and where in it. Keyed by hash, and by how many other windows of
     /// that hash came before.
     windows: HashMap<(u64, u32), (u32, u32), BuildHasherDefault<Hashed>>,
@@ -167,8 +205,8 @@ pub struct SpanVerifier {
 }
 
 #[derive(Clone, Debug)]
-struct Surroundings {
-    bytes: Vec<u8>,
+struct Surroundings<S> {
+    symbols: Vec<S>,
     document: u32,
     /// Where they start in their document.
     start: u32,
@@ -176,15 +214,15 @@ struct Surroundings {
     lead: u32,
 }
 
-impl SpanVerifier {
-    /// For windows of `min_bytes`.
-    pub fn new(min_bytes: usize) -> Self {
-        Self { min_bytes, last: None, held: Vec::new(), windows: HashMap::default(), wholes: HashMap::default() }
+impl<S: Symbol> SpanVerifier<S> {
+    /// For windows of `size` symbols.
+    pub fn new(size: usize) -> Self {
+        Self { size, last: None, held: Vec::new(), windows: HashMap::default(), wholes: HashMap::default() }
     }
 
     /// Takes the next nominated anchor, in the order of [`nominate`], and the text at its [`surroundings`]; appends what
     /// occurs earlier. Memory: the different surroundings of one key.
-    pub fn push(&mut self, anchor: Anchor, around: &[u8], into: &mut Vec<Repeat>) {
+    pub fn push(&mut self, anchor: Anchor, around: &[S], into: &mut Vec<Repeat>) {
         assert!(self.last.is_none_or(|last| last < anchor), "anchors come in ascending order");
         if self.last.is_none_or(|last| last.key != anchor.key) {
             self.held.clear();
@@ -192,13 +230,13 @@ impl SpanVerifier {
             self.wholes.clear();
         }
         self.last = Some(anchor);
-        let (document, size) = (anchor.document, self.min_bytes as u32);
-        let lead = anchor.position.min(size - seed_bytes(self.min_bytes) as u32);
+        let (document, size) = (anchor.document, self.size as u32);
+        let lead = anchor.position.min(size - seed_len(self.size) as u32);
         let start = anchor.position - lead;
-        let is_earlier = |other: &Surroundings, offset: u32, here: u32| {
+        let is_earlier = |other: &Surroundings<S>, offset: u32, here: u32| {
             other.document < document || other.start + offset + size <= here
         };
-        if around.len() < self.min_bytes {
+        if around.len() < self.size {
             return;
         }
         let whole = self.same_whole(around, lead).map(|index| &self.held[index as usize]);
@@ -208,9 +246,9 @@ impl SpanVerifier {
             return;
         }
         let index = self.held.len() as u32;
-        self.held.push(Surroundings { bytes: around.to_vec(), document, start, lead });
+        self.held.push(Surroundings { symbols: around.to_vec(), document, start, lead });
         let mut is_new = false;
-        for (at, window) in (0..).zip(around.windows(self.min_bytes)) {
+        for (at, window) in (0..).zip(around.windows(self.size)) {
             let (first, offset) = self.first_of(window, (index, at));
             is_new |= (first, offset) == (index, at);
             if is_earlier(&self.held[first as usize], offset, start + at) {
@@ -225,25 +263,25 @@ impl SpanVerifier {
     }
 
     /// The first occurrence of a window, which is `place` if there was none before.
-    fn first_of(&mut self, window: &[u8], place: (u32, u32)) -> (u32, u32) {
-        let mut slot = (xxh3_64(window), 0);
+    fn first_of(&mut self, window: &[S], place: (u32, u32)) -> (u32, u32) {
+        let mut slot = (S::hash(window), 0);
         loop {
             let &mut (index, offset) = self.windows.entry(slot).or_insert(place);
-            if self.held[index as usize].bytes[offset as usize..].starts_with(window) {
+            if self.held[index as usize].symbols[offset as usize..].starts_with(window) {
                 return (index, offset);
             }
             slot.1 += 1;
         }
     }
 
-    fn same_whole(&self, around: &[u8], lead: u32) -> Option<u32> {
-        let hash = xxh3_64(around);
-        let same = |other: &Surroundings| other.lead == lead && other.bytes == around;
+    fn same_whole(&self, around: &[S], lead: u32) -> Option<u32> {
+        let hash = S::hash(around);
+        let same = |other: &Surroundings<S>| other.lead == lead && other.symbols == around;
         (0..).map_while(|n| self.wholes.get(&(hash, n)).copied()).find(|&index| same(&self.held[index as usize]))
     }
 
-    fn slot_of_whole(&self, around: &[u8]) -> (u64, u32) {
-        let hash = xxh3_64(around);
+    fn slot_of_whole(&self, around: &[S]) -> (u64, u32) {
+        let hash = S::hash(around);
         (hash, (0..).take_while(|n| self.wholes.contains_key(&(hash, *n))).count() as u32)
     }
 }
@@ -280,8 +318,8 @@ fn add(into: &mut Vec<Repeat>, repeat: Repeat) {
     }
 }
 
-/// The spans of one text out of its repeats, in any order: joined, and moved inwards to whole characters.
-pub fn merge_spans(text: &str, repeats: &mut [Repeat]) -> Vec<Range<usize>> {
+/// Repeats of one text, in any order, joined where they touch: ascending, apart from each other, in symbols.
+pub(crate) fn join(repeats: &mut [Repeat]) -> Vec<Range<usize>> {
     repeats.sort_unstable();
     let mut spans: Vec<Range<usize>> = Vec::new();
     for repeat in repeats.iter() {
@@ -291,34 +329,42 @@ pub fn merge_spans(text: &str, repeats: &mut [Repeat]) -> Vec<Range<usize>> {
             _ => spans.push(start..end),
         }
     }
+    spans
+}
+
+/// The spans of one text out of its repeats in bytes, in any order: joined, and moved inwards to whole characters.
+pub fn merge_spans(text: &str, repeats: &mut [Repeat]) -> Vec<Range<usize>> {
     let inwards = |span: Range<usize>| {
         let start = (span.start..).find(|&at| text.is_char_boundary(at)).expect("the end of a text is a boundary");
         let end =
             (0..=span.end).rev().find(|&at| text.is_char_boundary(at)).expect("the start of a text is a boundary");
         (start < end).then_some(start..end)
     };
-    spans.into_iter().filter_map(inwards).collect()
+    join(repeats).into_iter().filter_map(inwards).collect()
 }
 
 /// All steps in memory: the spans to remove from each text; texts come in survivor order.
 pub fn repeated_spans(texts: &[&str], min_bytes: usize) -> Vec<Vec<Range<usize>>> {
+    let bytes: Vec<&[u8]> = texts.iter().map(|text| text.as_bytes()).collect();
+    let mut repeats = repeats_of(&bytes, min_bytes);
+    texts.iter().zip(&mut repeats).map(|(text, repeats)| merge_spans(text, repeats)).collect()
+}
+
+/// The repeats of each text, given as symbols, in order.
+pub(crate) fn repeats_of<S: Symbol>(texts: &[&[S]], size: usize) -> Vec<Vec<Repeat>> {
     let mut nominated = Vec::new();
     for (document, text) in texts.iter().enumerate() {
-        anchors(text.as_bytes(), document as u32, min_bytes, &mut nominated);
+        anchors(text, document as u32, size, &mut nominated);
     }
     nominate(&mut nominated);
-    let (mut verifier, mut repeats) = (SpanVerifier::new(min_bytes), Vec::new());
+    let (mut verifier, mut found) = (SpanVerifier::new(size), Vec::new());
     for anchor in nominated {
-        let text = texts[anchor.document as usize].as_bytes();
-        verifier.push(anchor, &text[surroundings(anchor.position, text.len(), min_bytes)], &mut repeats);
+        let text = texts[anchor.document as usize];
+        verifier.push(anchor, &text[surroundings(anchor.position, text.len(), size)], &mut found);
     }
-    repeats.sort_unstable();
-    let spans = texts.iter().enumerate().map(|(document, text)| {
-        let start = repeats.partition_point(|repeat| (repeat.document as usize) < document);
-        let end = repeats.partition_point(|repeat| repeat.document as usize <= document);
-        merge_spans(text, &mut repeats[start..end])
-    });
-    spans.collect()
+    let mut repeats = vec![Vec::new(); texts.len()];
+    found.into_iter().for_each(|repeat| repeats[repeat.document as usize].push(repeat));
+    repeats
 }
 
 #[cfg(test)]
@@ -398,7 +444,7 @@ mod tests {
                 texts.push(text);
             }
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let size = LEAST_SPAN_BYTES + random(20);
+            let size = LEAST_SPAN + random(20);
             let found = repeated_spans(&texts, size);
             assert_eq!(found, brute_force(&texts, size), "{size} {texts:?}");
             removed += found.iter().flatten().map(Range::len).sum::<usize>();
@@ -416,8 +462,8 @@ mod tests {
         let text: Vec<u8> = (0..CHUNK_WINDOWS * 2 + 77).map(|_| letter()).collect();
         let (size, mut found) = (20, Vec::new());
         anchors(&text, 0, size, &mut found);
-        let hashes: Vec<u64> = rolling(&text, seed_bytes(size)).collect();
-        let places = size - seed_bytes(size) + 1;
+        let hashes: Vec<u64> = rolling(&text, seed_len(size)).collect();
+        let places = size - seed_len(size) + 1;
         let least = |at: usize| (at..at + places).min_by_key(|&at| hashes[at]).unwrap() as u32;
         let mut wanted: Vec<u32> = (0..=text.len() - size).map(least).collect();
         wanted.dedup();
@@ -445,6 +491,6 @@ mod tests {
         assert_eq!(spans, repeated_spans(&texts, 16));
         assert_eq!(size_of::<Anchor>(), 16);
         assert_eq!(SpanConfig::default().check(), Ok(()));
-        assert!(SpanConfig { min_bytes: 7 }.check().is_err());
+        assert!(SpanConfig { min_bytes: 7, min_words: None }.check().is_err());
     }
 }

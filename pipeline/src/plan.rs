@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Everything the bytes of a stage depend on. Threads, memory, devices and paths of the run are not in it.
+/// Everything the bytes of a stage depend on. Threads, memory, devices, how often to checkpoint and paths of the run are not in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Key {
     /// The stage's kind.
     pub kind: String,
     /// VERSION of its code.
     pub version: u32,
-    /// Its options, defaults filled in.
+    /// Its options that bytes depend on, defaults filled in.
     pub config: Value,
     /// Role, name and output digest of what it reads.
     pub inputs: Vec<Value>,

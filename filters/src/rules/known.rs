@@ -176,7 +176,8 @@ pub(super) fn of_recipe(recipe: &str) -> Option<Vec<&'static KnownRule>> {
     })
 }
 
-/// FineWeb2's pipeline switches these off (Penedo et al. 2025; `fineweb-2-pipeline.py`).
+/// FineWeb2's pipeline switches these off (Penedo et al. 2025; `fineweb-2-pipeline.py` of `huggingface/fineweb-2`, commit
+/// 7ee60b3693872b2fde3a6cfbd2cf2b24fbbc5f48: three limits of repetition at 0, short lines at 999).
 const NOT_IN_FINEWEB2: [&str; 4] = [
     "gopher_repetition.duplicate_paragraphs",
     "gopher_repetition.duplicate_paragraph_chars",

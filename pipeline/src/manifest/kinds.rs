@@ -96,6 +96,9 @@ const fn optional(key: &'static str, makes: Output) -> Reference {
     Reference { key, makes, required: false }
 }
 
+/// Options that say how a stage works and change no byte of what it makes: another value is a cache hit.
+pub const PLACEMENT: [&str; 1] = ["checkpoint_every"];
+
 macro_rules! kinds {
     ($($variant:ident($options:ty) = $name:literal version $version:literal, $inputs:expr, $reads:ident => $makes:ident,
         [$($reference:expr),*], seeded $seeded:literal, $summary:literal;)*) => {
@@ -117,10 +120,14 @@ macro_rules! kinds {
                     other => unreachable!("kind {other} was looked up in KINDS because the caller checked it") }
             }
 
-            /// The resolved options, defaults filled in.
+            /// The resolved options that bytes depend on, defaults filled in: all but those of [`PLACEMENT`].
             pub fn to_json(&self) -> Value {
-                match self { $(Self::$variant(o) => serde_json::to_value(o),)* }
-                    .expect("options are plain data because they derive Serialize")
+                let mut options = match self { $(Self::$variant(o) => serde_json::to_value(o),)* }
+                    .expect("options are plain data because they derive Serialize");
+                if let Some(table) = options.as_object_mut() {
+                    PLACEMENT.iter().for_each(|key| drop(table.remove(*key)));
+                }
+                options
             }
 
             /// The JSON schema of a kind's options.

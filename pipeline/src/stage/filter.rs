@@ -139,6 +139,9 @@ fn conjuncts(session: &SessionContext, stage: &str, input: &Schema, sql: &str, r
         if kind != DataType::Boolean {
             return Err(wrong(format!("expected a condition, but {conjunct} is {kind}")));
         }
+        if let Some((what, hint)) = super::sql::check::unstable_in(conjunct) {
+            return Err(Error::Manifest(format!("error: `where` of stage `{stage}`: it uses {what}\nhint: {hint}")));
+        }
     }
     Ok(conjuncts)
 }

@@ -108,6 +108,10 @@ impl Options for IngestConfig {
         for name in self.columns.iter().filter(|n| own.column_with_name(n).is_some()) {
             faults.push(OptionFault::new("columns", format!("`{name}` is a column of every document already")));
         }
+        let twice = self.columns.iter().enumerate().find(|(i, name)| self.columns[..*i].contains(name));
+        if let Some((_, name)) = twice {
+            faults.push(OptionFault::new("columns", format!("`{name}` is named twice, expected each column once")));
+        }
         faults
     }
 }

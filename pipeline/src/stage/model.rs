@@ -53,7 +53,7 @@ pub struct TraceRow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LoopConfig {
-    /// Steps between checkpoints; a kill repeats at most so many.
+    /// Steps between checkpoints; a kill repeats at most so many. Changes no byte: a run may go on with another value.
     pub checkpoint_every: u64,
 }
 

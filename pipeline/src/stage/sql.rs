@@ -1,6 +1,6 @@
 //! `sql`: any SELECT over earlier stages, committed in an order that the query or the rows fix.
 
-mod check;
+pub mod check;
 
 use super::{Context, Output};
 use crate::engine::Engine;
@@ -94,10 +94,21 @@ pub(crate) async fn planned(session: &SessionContext, query: &str, unbounded: bo
     let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();
     match names.iter().enumerate().find(|(i, n)| names[..*i].contains(n)) {
         None => Ok((frame, schema)),
-        Some((_, twice)) => Err(Error::Manifest(format!(
-            "error: the query gives two columns the name `{twice}`\nhint: rename one with AS, or name the columns you want in place of *"
-        ))),
+        Some((_, twice)) => Err(two_columns(twice)),
     }
+}
+
+fn two_columns(name: &str) -> Error {
+    Error::Manifest(format!(
+        "error: the query gives two columns the name `{name}`\nhint: rename one with AS, or name the columns you want in place of *"
+    ))
+}
+
+/// The column that the engine says an expression list has twice.
+fn named_twice(said: &str) -> Option<&str> {
+    let (_, rest) = said.split_once("require unique expression names but the expression \"")?;
+    let whole = rest.split_once("\" at position").map_or(rest, |(name, _)| name);
+    Some(whole.rsplit_once('.').map_or(whole, |(_, name)| name))
 }
 
 /// The columns a query gives over inputs of these shapes, or why it may not run.
@@ -141,6 +152,9 @@ fn no_input(e: Error, inputs: &[(&str, super::shape::Shape)]) -> Error {
 /// Plans a query that may only read registered tables.
 pub async fn read_only(session: &SessionContext, query: &str) -> Result<DataFrame> {
     select_only(session, query).await.map_err(|e| {
+        if let Some(twice) = named_twice(&e.strip_backtrace()) {
+            return two_columns(twice);
+        }
         Error::Manifest(format!(
             "error: {}\nhint: a query is one SELECT over the tables of the run; `\\d` in the shell of `gristmill sql` lists them",
             e.strip_backtrace()

@@ -24,11 +24,14 @@ use std::time::{Duration, Instant};
 
 /// How often a running query looks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a query may take to end after Ctrl-C before the shell says that it does not.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\\d         tables              \\d TABLE   its columns
 \\x         one line per column, on and off
 \\q         end (also exit, quit, Ctrl-D)
-A query is one SELECT and ends with a semicolon. Ctrl-C ends a running query or forgets a begun one; Tab completes.";
+A query is one SELECT and ends with a semicolon. Ctrl-C ends a running query or forgets a begun one; if the query does not end,
+Ctrl-C once more ends the shell. Tab completes.";
 
 /// What commands read and change.
 pub struct State<'a> {
@@ -121,7 +124,11 @@ pub fn run(session: &SessionContext, format: Format) -> Result<()> {
                 }
                 for item in items {
                     let going_on = match item {
-                        Item::Query(query) => ask(&state, &query, &interrupted).map(|done| (true, done)),
+                        Item::Query(query) => match ask(&state, &query, &interrupted) {
+                            // The thread of the query ends with the process.
+                            Err(e @ Error::Interrupted(_)) => return Err(e),
+                            asked => asked.map(|done| (true, done)),
+                        },
                         Item::Command(command) => state.command(&command).map(|going_on| (going_on, true)),
                     };
                     match going_on {
@@ -156,8 +163,9 @@ fn ask(state: &State<'_>, query: &str, interrupted: &AtomicBool) -> Result<bool>
     Ok(true)
 }
 
-/// The rows of a query, or None once the flag is raised. The query runs on a thread of its own and is dropped where it
-/// next waits; one that never waits goes on unheard until then.
+/// The rows of a query, or None if the flag ended it. The query runs on a thread of its own and is dropped where it next waits. One
+/// that does not wait for longer than [`PATIENCE`] is told to the user and waited for, so that it takes no time and memory from the next
+/// one unseen; [`Error::Interrupted`] if the flag is raised once more.
 fn unless_interrupted(
     session: &SessionContext,
     query: &str,
@@ -179,16 +187,35 @@ fn unless_interrupted(
             let _ = send.send(found);
         })
         .map_err(Error::io("start a thread for", "the query"))?;
+    let mut stop = Some(stop);
+    let mut told = false;
+    let mut asked_at = Instant::now();
     loop {
         match receive.recv_timeout(LOOK_EVERY) {
-            Ok(Some(rows)) => return rows.map(Some),
-            Ok(None) => return Ok(None),
+            Ok(found) if stop.is_some() => return found.transpose(),
+            Ok(_) => return Ok(None),
             Err(RecvTimeoutError::Disconnected) => return Err(Error::Query("the query came to no end".into())),
-            Err(RecvTimeoutError::Timeout) if interrupted.load(Ordering::SeqCst) => {
-                let _ = stop.send(());
-                return Ok(None);
-            }
             Err(RecvTimeoutError::Timeout) => {}
+        }
+        if interrupted.swap(false, Ordering::SeqCst) {
+            match stop.take() {
+                Some(stop) => {
+                    let _ = stop.send(());
+                    asked_at = Instant::now();
+                }
+                None => {
+                    return Err(Error::Interrupted(
+                        "the shell ended with a query that did not stop\nhint: start it again with the same command"
+                            .into(),
+                    ));
+                }
+            }
+        }
+        if stop.is_none() && !told && asked_at.elapsed() > PATIENCE {
+            note!(
+                "the query is in a step that cannot be stopped; waiting for its end (Ctrl-C once more ends the shell)"
+            );
+            told = true;
         }
     }
 }
@@ -355,5 +382,35 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(20));
         raiser.join().unwrap();
         assert!(unless_interrupted(&session, "SELECT 1", &flag).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_query_that_never_yields_is_waited_for_and_a_second_flag_ends_the_shell() {
+        use datafusion::arrow::datatypes::DataType;
+        use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+        let session = crate::session::session(None, None).unwrap();
+        let flag = Arc::new(AtomicBool::new(false));
+        // A function that raises the flag so many times, each time until it is seen, and does not yield meanwhile.
+        for times in 0..3 {
+            let raise = flag.clone();
+            let stubborn = move |values: &[ColumnarValue]| {
+                for _ in 0..times {
+                    raise.store(true, Ordering::SeqCst);
+                    while raise.load(Ordering::SeqCst) {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                }
+                Ok(values[0].clone())
+            };
+            let (name, kind) = (format!("stubborn_{times}"), DataType::Int64);
+            session.register_udf(create_udf(&name, vec![kind.clone()], kind, Volatility::Volatile, Arc::new(stubborn)));
+            let query = format!("SELECT {name}(value) FROM generate_series(1, 2)");
+            let found = unless_interrupted(&session, &query, &flag);
+            match times {
+                0 => assert_eq!(found.unwrap().unwrap().1.iter().map(RecordBatch::num_rows).sum::<usize>(), 2),
+                1 => assert!(found.unwrap().is_none()),
+                _ => assert!(matches!(found, Err(Error::Interrupted(_)))),
+            }
+        }
     }
 }

@@ -8,7 +8,9 @@ use crate::dataset::string_column;
 use crate::error::{Error, Result};
 use crate::session::{block_on, register};
 use crate::stage::Context;
+use crate::stage::sql::check::unstable_in;
 use datafusion::arrow::datatypes::Schema;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::StreamExt;
 use std::collections::HashMap;
@@ -92,12 +94,23 @@ pub async fn survivors(
 ) -> Result<DataFrame> {
     let bytes = if input.column_with_name("text_bytes").is_some() { "" } else { ", octet_length(text) AS text_bytes" };
     let query = format!("SELECT id FROM (SELECT *{bytes} FROM input) ORDER BY {}, id", config.dedup.survivor);
-    crate::stage::sql::select_only(session, &query).await.map_err(|e| {
+    let frame = crate::stage::sql::select_only(session, &query).await.map_err(|e| {
         let e = e.strip_backtrace();
         Error::Manifest(format!(
             "error: `survivor` of stage `{stage}`: {e}\nhint: expected a SQL ORDER BY list such as \"text_bytes DESC\""
         ))
-    })
+    })?;
+    let mut unstable = None;
+    frame.logical_plan().apply_with_subqueries(|node| {
+        unstable = unstable.take().or_else(|| node.expressions().iter().find_map(unstable_in));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match unstable {
+        None => Ok(frame),
+        Some((what, hint)) => {
+            Err(Error::Manifest(format!("error: `survivor` of stage `{stage}`: it uses {what}\nhint: {hint}")))
+        }
+    }
 }
 
 /// An id of 32 hex digits as the number it is, any other by its hash.

@@ -1,12 +1,14 @@
 //! `dedup`: which documents, lines, paragraphs or stretches of text repeat earlier ones, and what stays.
 //!
 //! Methods `minhash` and `exact` remove documents: A `sign` per input fragment, B and C `near` over all, D the verdicts per input
-//! fragment. Methods `lines`, `paragraphs` and `spans` cut repeats out of texts (`units`). `ids` numbers documents in survivor order;
-//! `index` is what one run leaves for later crawls.
+//! fragment. Methods `lines`, `paragraphs` and `spans` cut repeats out of texts (`units`, with `side` files). Method `bloom` does either,
+//! in the order of the input (`bloom`). `ids` numbers documents in survivor order; `index` is what one run leaves for later crawls.
 
+mod bloom;
 mod ids;
 mod index;
 mod near;
+mod side;
 mod sign;
 mod units;
 
@@ -17,10 +19,11 @@ use crate::dataset::string_column;
 use crate::error::Result;
 use crate::manifest::kinds::{OptionFault, Options};
 use crate::verdict::{Finding, Status, Verdicts};
+use bloom::BloomUnit;
 use datafusion::arrow::array::{ArrayRef, Float64Builder, RecordBatch, StringBuilder, UInt32Builder, UInt64Builder};
 use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::prelude::{DataFrame, SessionContext};
-use dedup::{DedupConfig, ExactBy, FINEWEB2_WEIGHTS, Family, Method, rehydration_weight};
+use dedup::{BloomConfig, DedupConfig, ExactBy, FINEWEB2_WEIGHTS, Family, Method, rehydration_weight};
 use ids::Ids;
 use near::Fates;
 use schemars::JsonSchema;
@@ -51,10 +54,24 @@ pub struct DedupStage {
     pub write_index: bool,
     /// Add `rehydration_weight`, how often to repeat a kept document by the size of its cluster, as FineWeb 2 does.
     pub rehydrate: bool,
-    /// Least bytes of a line or paragraph (default 40) or of a stretch (default 200) to be cut. For `lines`, `paragraphs`, `spans`.
+    /// Least bytes of a line or paragraph (default 40) or of a stretch (default 200) to be cut. For `lines`, `paragraphs`, `spans`, and
+    /// `bloom` by paragraph or line.
     pub min_bytes: Option<usize>,
-    /// Compare lines and paragraphs in lower case, without accents and punctuation, numbers as `0`. For `lines`, `paragraphs`.
+    /// Least words of a stretch to be cut, in place of `min_bytes`: 8 or more, e.g. 50. White space between words does not count; in
+    /// scripts written without spaces each character is a word. For `spans`.
+    pub min_words: Option<usize>,
+    /// Compare lines and paragraphs in lower case, without accents and punctuation, numbers as `0`. For `lines`, `paragraphs`, and `bloom`
+    /// by paragraph or line.
     pub normalise: bool,
+    /// What the filter remembers: `document` (default, by `exact_by`), `paragraph` or `line`. For `bloom`, which keeps the first in the
+    /// order of the input.
+    pub unit: Option<BloomUnit>,
+    /// Different units the filter is made for, 1 or more; default: as many as the input has units, so that the rate holds. More than
+    /// that err more often. For `bloom`.
+    pub expected_items: Option<u64>,
+    /// Share of new units that may be taken for seen ones, above 0, at most 0.5; default 0.000001. The filter takes
+    /// 1.44 log2(1 / rate) bits of memory an item: 1.2 bytes at 0.01, 3.6 at 0.000001. For `bloom`.
+    pub false_positive_rate: Option<f64>,
 }
 
 impl Default for DedupStage {
@@ -67,15 +84,76 @@ impl Default for DedupStage {
             write_index: false,
             rehydrate: false,
             min_bytes: None,
+            min_words: None,
             normalise: false,
+            unit: None,
+            expected_items: None,
+            false_positive_rate: None,
         }
     }
 }
 
 impl DedupStage {
-    /// Whether documents are removed whole.
+    /// Whether documents are removed whole and the kept one is known.
     fn whole(&self) -> bool {
         matches!(self.dedup.method, Method::Exact | Method::Minhash)
+    }
+
+    fn unit(&self) -> BloomUnit {
+        self.unit.unwrap_or_default()
+    }
+
+    /// The filter over an input with so many units.
+    fn bloom(&self, units: u64) -> BloomConfig {
+        let default = BloomConfig::default();
+        BloomConfig {
+            expected_items: self.expected_items.unwrap_or(units.max(1)),
+            false_positive_rate: self.false_positive_rate.unwrap_or(default.false_positive_rate),
+        }
+    }
+
+    /// Options that the method does not read: key, and what it is for.
+    fn unread(&self) -> Vec<(&'static str, &'static str)> {
+        const WHOLE: &str = "is for the methods `minhash` and `exact`, which remove whole documents";
+        const COMPARED: &str = "is for the methods `minhash` and `exact`, which compare whole documents";
+        const KEYED: &str =
+            "is for methods that compare whole documents: `minhash`, `exact`, and `bloom` with  unit = \"document\"";
+        const CUT: &str = "is for the methods `lines`, `paragraphs` and `spans`, and for `bloom` by paragraph or line";
+        let (default, method, whole) = (Self::default(), self.dedup.method, self.whole());
+        let bloom = method == Method::Bloom;
+        let by_document = whole || bloom && self.unit() == BloomUnit::Document;
+        let rows = [
+            ("against", !self.against.is_empty(), whole, WHOLE),
+            ("write_index", self.write_index, whole, WHOLE),
+            ("rehydrate", self.rehydrate, whole, WHOLE),
+            // A run that compares shingles would find none in it, and say nothing.
+            (
+                "write_index",
+                self.write_index,
+                method != Method::Exact,
+                "is for the method `minhash`: an index holds shingles",
+            ),
+            ("exact_by", self.exact_by != default.exact_by, by_document, KEYED),
+            ("signatures", self.signatures != default.signatures, whole, COMPARED),
+            (
+                "survivor",
+                self.dedup.survivor != default.dedup.survivor,
+                !bloom,
+                "is not for the method `bloom`, which keeps the first in the order of the input",
+            ),
+            ("min_bytes", self.min_bytes.is_some(), !by_document, CUT),
+            ("min_words", self.min_words.is_some(), method == Method::Spans, "is for the method `spans`"),
+            (
+                "normalise",
+                self.normalise,
+                !by_document && method != Method::Spans,
+                "is for lines and paragraphs; stretches are compared as they stand, documents by `exact_by`",
+            ),
+            ("unit", self.unit.is_some(), bloom, "is for the method `bloom`"),
+            ("expected_items", self.expected_items.is_some(), bloom, "is for the method `bloom`"),
+            ("false_positive_rate", self.false_positive_rate.is_some(), bloom, "is for the method `bloom`"),
+        ];
+        rows.into_iter().filter(|(_, given, read, _)| *given && !read).map(|(key, _, _, what)| (key, what)).collect()
     }
 }
 
@@ -89,37 +167,15 @@ impl Options for DedupStage {
             faults.push(fault(e));
         }
         faults.extend(units::check(self).into_iter().map(fault));
-        let whole_only = [
-            ("against", !self.against.is_empty()),
-            ("write_index", self.write_index && self.dedup.method != Method::Exact),
-            ("rehydrate", self.rehydrate),
-        ];
-        for (key, _) in whole_only.into_iter().filter(|(_, given)| *given && !self.whole()) {
-            faults
-                .push(OptionFault::new(key, "is for the methods `minhash` and `exact`, which remove whole documents"));
+        if self.dedup.method == Method::Bloom {
+            faults.extend(self.bloom(0).check().err().unwrap_or_default().into_iter().map(fault));
         }
-        if self.write_index && self.dedup.method == Method::Exact {
-            // A run that compares shingles would find none in it, and say nothing.
-            faults.push(OptionFault::new("write_index", "is for the method `minhash`: an index holds shingles"));
-        }
-        if self.exact_by.is_empty() && self.whole() {
+        faults.extend(self.unread().into_iter().map(|(key, what)| OptionFault::new(key, what)));
+        if self.exact_by.is_empty() && (self.whole() || self.dedup.method == Method::Bloom) {
             faults.push(OptionFault::new("exact_by", "expected at least one of `bytes`, `text`, `normalised`, `url`"));
         }
-        let default = Self::default();
-        if !self.whole() && (self.exact_by != default.exact_by || self.signatures != default.signatures) {
-            let key = if self.exact_by != default.exact_by { "exact_by" } else { "signatures" };
-            faults
-                .push(OptionFault::new(key, "is for the methods `minhash` and `exact`, which compare whole documents"));
-        }
-        if self.dedup.method == Method::Spans && self.normalise {
-            faults.push(OptionFault::new(
-                "normalise",
-                "is for `lines` and `paragraphs`; stretches are compared byte for byte",
-            ));
-        }
-        if self.whole() && (self.min_bytes.is_some() || self.normalise) {
-            let key = if self.normalise { "normalise" } else { "min_bytes" };
-            faults.push(OptionFault::new(key, "is for the methods `lines`, `paragraphs` and `spans`"));
+        if self.min_bytes.is_some() && self.min_words.is_some() && self.dedup.method == Method::Spans {
+            faults.push(OptionFault::new("min_words", "stands in place of `min_bytes`: give one of them"));
         }
         faults
     }
@@ -131,8 +187,10 @@ fn fault(f: dedup::ConfigError) -> OptionFault {
 
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &DedupStage) -> Result<Output> {
-    if !config.whole() {
-        return units::run(context, config);
+    match config.dedup.method {
+        Method::Exact | Method::Minhash => {}
+        Method::Lines | Method::Paragraphs | Method::Spans => return units::run(context, config),
+        Method::Bloom => return bloom::run(context, config),
     }
     let parts = context.input().parts();
     let mapped = index::map(context, config)?;
@@ -173,8 +231,10 @@ pub async fn check_survivor(
 
 /// What the stage makes of a table without rows.
 pub fn dry(input: DataFrame, config: &DedupStage) -> Result<Decided> {
-    if !config.whole() {
-        return units::dry(input);
+    match config.dedup.method {
+        Method::Exact | Method::Minhash => {}
+        Method::Lines | Method::Paragraphs | Method::Spans => return units::dry(input),
+        Method::Bloom => return bloom::dry(input, config),
     }
     rowlocal::dry(input, Ok, |batch| decide(batch, config, &Ids::default(), &Fates::default()))
 }

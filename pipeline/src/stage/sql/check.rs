@@ -56,25 +56,37 @@ fn stable(plan: &LogicalPlan) -> Result<()> {
 }
 
 fn stable_expression(expression: &Expr) -> Result<()> {
+    unstable(expression).map_or(Ok(()), |(what, hint)| refuse(&what, &hint))
+}
+
+/// What in an expression of an option would give other values on another day or in another order of rows, and a way out.
+pub fn unstable_in(expression: &Expr) -> Option<(String, String)> {
+    let mut found = None;
+    let walked = expression.apply(|e| {
+        found = unstable(e);
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.expect("the walk ends because its closure never fails");
+    found
+}
+
+/// The same at the top of an expression.
+fn unstable(expression: &Expr) -> Option<(String, String)> {
     match expression {
-        Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => refuse(
-            &format!("`{}`, whose value changes from call to call", f.func.name()),
-            "derive numbers from `id`, e.g. with text_hash(id)",
-        ),
+        Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => Some((
+            format!("`{}`, whose value changes from call to call", f.func.name()),
+            "derive numbers from `id`, e.g. with text_hash(id)".into(),
+        )),
         Expr::AggregateFunction(f) => {
             let name = f.func.name();
+            let what = format!("`{name}`, which depends on the order of rows");
             if ORDERED_AGGREGATES.contains(&name) && f.params.order_by.is_empty() {
-                let hint = format!("state an order, e.g. {name}(… ORDER BY id)");
-                return refuse(&format!("`{name}`, which depends on the order of rows"), &hint);
+                return Some((what, format!("state an order, e.g. {name}(… ORDER BY id)")));
             }
-            match APPROXIMATE_AGGREGATES.iter().find(|(known, _)| *known == name) {
-                Some((_, exact)) => {
-                    refuse(&format!("`{name}`, which depends on the order of rows"), &format!("use `{exact}`"))
-                }
-                None => Ok(()),
-            }
+            let exact = APPROXIMATE_AGGREGATES.iter().find(|(known, _)| *known == name);
+            exact.map(|(_, exact)| (what, format!("use `{exact}`")))
         }
-        _ => Ok(()),
+        _ => None,
     }
 }
 
