@@ -53,7 +53,7 @@ const READ_ENTRIES: usize = 1 << 15;
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &DedupStage) -> Result<Output> {
     let parts = context.input().parts();
-    let keyed = context.fragments(KEYS, parts.len(), |at| keys(context, config, &parts[at], at))?;
+    let keyed = context.spread(KEYS, parts.len(), |at| keys(context, config, &parts[at], at))?;
     let total: u64 = keyed.iter().map(|record| record.counts["keys"]).sum();
     let bloom = config.bloom(total);
     let seen = see(context, config, &bloom, &keyed)?;
