@@ -8,7 +8,8 @@ use crate::key;
 /// No such merge.
 pub(crate) const NONE: u32 = u32::MAX;
 const FREE: u64 = u64::MAX;
-const BITS: u32 = 21;
+/// Bits of an id or a rank.
+pub(crate) const BITS: u32 = 21;
 
 /// The table.
 #[derive(Clone, Debug)]
@@ -20,13 +21,28 @@ pub(crate) struct Ranks {
 impl Ranks {
     /// A table of `(left, right)` in rank order. Of a pair that stands there twice the later rank counts, as in Hugging Face.
     pub(crate) fn new(pairs: impl ExactSizeIterator<Item = (u32, u32)>) -> Self {
-        let bits = (pairs.len() * 2).next_power_of_two().max(64).trailing_zeros();
-        let mut table = Self { slots: vec![FREE; 1 << bits], shift: 64 - bits };
-        for (rank, (left, right)) in pairs.enumerate() {
-            let at = table.find(left, right);
-            table.slots[at] = pack(left, right) << BITS | rank as u64;
+        let mut table = Self::with_capacity(pairs.len());
+        for ((left, right), rank) in pairs.zip(0..) {
+            table.insert(left, right, rank);
         }
         table
+    }
+
+    /// An empty table with room for `n` pairs.
+    pub(crate) fn with_capacity(n: usize) -> Self {
+        let bits = (n * 2).next_power_of_two().max(64).trailing_zeros();
+        Self { slots: vec![FREE; 1 << bits], shift: 64 - bits }
+    }
+
+    /// Is the table at most half full with `n` pairs?
+    pub(crate) fn has_room_for(&self, n: usize) -> bool {
+        2 * n <= self.slots.len()
+    }
+
+    /// Sets the rank of a pair.
+    pub(crate) fn insert(&mut self, left: u32, right: u32, rank: u32) {
+        let at = self.find(left, right);
+        self.slots[at] = pack(left, right) << BITS | u64::from(rank);
     }
 
     #[inline(always)]
