@@ -161,7 +161,11 @@ mod tests {
             false,
         );
         let cut = |text: &str| -> Vec<String> {
-            added.find(text, false).iter().map(|(range, t)| format!("{}{}", &text[range.clone()], t.map_or("", |_| "!"))).collect()
+            added
+                .find(text, false)
+                .iter()
+                .map(|(range, t)| format!("{}{}", &text[range.clone()], t.map_or("", |_| "!")))
+                .collect()
         };
         assert_eq!(cut("a  <l> b"), ["a", "  <l>!", " b"]);
         assert_eq!(cut("a  <r> \n b"), ["a  ", "<r> \n !", "b"]);

@@ -236,10 +236,17 @@ mod tests {
         let units = ["a", "-", " ", "ab", "漢", "zq"].map(|unit| unit.repeat((1 << 20) / unit.len()));
         for text in units.into_iter().chain([random]) {
             let (mut asked, mut out) = (0_usize, Vec::new());
-            long(text.as_bytes(), &mut Heap::default(), &mut out, &merging.byte_ids, &merging.results, |left, right| {
-                asked += 1;
-                merging.ranks.get(left, right)
-            });
+            long(
+                text.as_bytes(),
+                &mut Heap::default(),
+                &mut out,
+                &merging.byte_ids,
+                &merging.results,
+                |left, right| {
+                    asked += 1;
+                    merging.ranks.get(left, right)
+                },
+            );
             assert!(asked < 3 * text.len(), "{asked} for {}", text.len());
             assert_eq!(tokenizer.decode(&out), text);
         }

@@ -217,15 +217,29 @@ impl Memory {
     /// Finds the ids of a short piece that the cache does not hold.
     #[inline(never)]
     fn miss(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: [u64; 2], place: u32) {
-        let from = self.found.len();
         match tokenizer.vocab.get(piece, &tokenizer.parts.tokens) {
             // Not remembered, because a segment of a longer piece with the same bytes has other ids.
-            Some(found) if found.by_name_only => return self.found.push(found.id),
-            Some(found) => self.found.push(found.id),
-            None => tokenizer.merging.merge(piece, &mut self.heap, &mut self.found),
+            Some(found) if found.by_name_only => self.found.push(found.id),
+            Some(found) => {
+                self.found.push(found.id);
+                self.cache.put(key, place, &[found.id]);
+            }
+            None => self.remembered_or_merged(tokenizer, piece, key, place),
         }
-        if self.found.len() - from <= 4 {
-            self.cache.put(key, place, &self.found[from..]);
+    }
+
+    /// Appends the ids that merging gives for a short piece or segment, of which there are many if the first table did not
+    /// hold them.
+    fn remembered_or_merged(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: [u64; 2], place: u32) {
+        let hash = key::hash_bytes(piece);
+        if let Some(ids) = self.cache.get_long(piece, hash) {
+            return self.found.extend_from_slice(ids);
+        }
+        let from = self.found.len();
+        tokenizer.merging.merge(piece, &mut self.heap, &mut self.found);
+        match &self.found[from..] {
+            ids @ [_, ..] if ids.len() <= 4 => self.cache.put(key, place, ids),
+            ids => self.cache.put_long(piece, hash, ids),
         }
     }
 
@@ -272,18 +286,14 @@ impl Memory {
         if let Some(slot) = self.cache.get(key, place) {
             return self.found.extend_from_slice(&slot.ids()[..slot.count()]);
         }
-        let from = self.found.len();
         match tokenizer.vocab.get(bytes, &tokenizer.parts.tokens) {
-            Some(found) if !found.by_name_only => self.found.push(found.id),
-            found => {
-                tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found);
-                if found.is_some() {
-                    return; // as a whole piece these bytes have another id
-                }
+            Some(found) if !found.by_name_only => {
+                self.found.push(found.id);
+                self.cache.put(key, place, &[found.id]);
             }
-        }
-        if self.found.len() - from <= 4 {
-            self.cache.put(key, place, &self.found[from..]);
+            // As a whole piece these bytes have another id.
+            Some(_) => tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found),
+            None => self.remembered_or_merged(tokenizer, bytes, key, place),
         }
     }
 }

@@ -163,7 +163,8 @@ mod tests {
                 let (c, _) = char_at(bytes, i);
                 let ascii = before < 0x80 && c < 0x80;
                 let crosses = |token: &Vec<u8>| {
-                    (1..token.len()).any(|k| k <= i && bytes[..i].ends_with(&token[..k]) && bytes[i..].starts_with(&token[k..]))
+                    (1..token.len())
+                        .any(|k| k <= i && bytes[..i].ends_with(&token[..k]) && bytes[i..].starts_with(&token[k..]))
                 };
                 if !ascii && !joints.can_cross(before, c) {
                     assert!(!tokens.iter().any(crosses), "{text} at {i}");

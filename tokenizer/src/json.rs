@@ -275,9 +275,7 @@ fn read_normalizer(normalizer: &Value) -> Result<bool, TokenizerError> {
     match (normalizer["type"].as_str(), normalizer["normalizers"].as_array()) {
         _ if normalizer.is_null() => Ok(false),
         (Some("NFC"), _) => Ok(true),
-        (Some("Sequence"), Some(steps)) => {
-            steps.iter().try_fold(false, |nfc, step| Ok(nfc | read_normalizer(step)?))
-        }
+        (Some("Sequence"), Some(steps)) => steps.iter().try_fold(false, |nfc, step| Ok(nfc | read_normalizer(step)?)),
         _ => {
             let found = normalizer.to_string();
             Err(TokenizerError::Unsupported { field: "normalizer", found, expected: "none, or NFC" })

@@ -11,8 +11,10 @@ mod cache;
 pub mod chat;
 mod encode;
 mod error;
-mod json;
+#[cfg(test)]
+mod golden;
 mod joints;
+mod json;
 mod key;
 mod merges;
 mod model;

@@ -23,8 +23,7 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 pub const MAX_VOCAB: usize = (1 << 21) - 1;
 
 /// Other names of the token that ends a document, in files that others wrote.
-const OTHER_ENDS: [&str; 6] =
-    ["<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<｜end▁of▁sentence｜>", "<EOT>"];
+const OTHER_ENDS: [&str; 6] = ["<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<｜end▁of▁sentence｜>", "<EOT>"];
 
 /// A special token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +61,8 @@ impl Tokenizer {
     /// A tokenizer without a normaliser whose special tokens have no flags.
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, TokenizerError> {
         let ranks = Ranks::new(parts.merges.iter().map(|&(left, right, _)| (left, right)));
-        let special = |s: &Special| AddedToken { text: s.text.clone(), id: s.id, special: true, ..AddedToken::default() };
+        let special =
+            |s: &Special| AddedToken { text: s.text.clone(), id: s.id, special: true, ..AddedToken::default() };
         let added = Added::new(parts.specials.iter().map(special).collect(), false);
         Self::assemble(parts, ranks, added)
     }

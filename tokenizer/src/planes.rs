@@ -143,8 +143,8 @@ pub(crate) unsafe fn avx2(bytes: &[u8; 64]) -> Planes {
 #[inline(always)]
 pub(crate) fn neon(bytes: &[u8; 64]) -> Planes {
     use std::arch::aarch64::{
-        uint8x16_t, vandq_u8, vceqq_u8, vcleq_u8, vdupq_n_u8, vgetq_lane_u64, vld1q_u8, vpaddq_u8, vreinterpretq_u64_u8,
-        vsubq_u8,
+        uint8x16_t, vandq_u8, vceqq_u8, vcleq_u8, vdupq_n_u8, vgetq_lane_u64, vld1q_u8, vpaddq_u8,
+        vreinterpretq_u64_u8, vsubq_u8,
     };
     const WEIGHTS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
     // SAFETY: NEON is there, and each load reads 16 of the 64 bytes (or of the 16 weights).
@@ -157,9 +157,8 @@ pub(crate) fn neon(bytes: &[u8; 64]) -> Planes {
             vgetq_lane_u64::<0>(vreinterpretq_u64_u8(vpaddq_u8(sums, sums)))
         };
         let is = |byte: u8| mask(v.map(|v| vceqq_u8(v, vdupq_n_u8(byte))));
-        let from_to = |first: u8, last: u8| {
-            mask(v.map(|v| vcleq_u8(vsubq_u8(v, vdupq_n_u8(first)), vdupq_n_u8(last - first))))
-        };
+        let from_to =
+            |first: u8, last: u8| mask(v.map(|v| vcleq_u8(vsubq_u8(v, vdupq_n_u8(first)), vdupq_n_u8(last - first))));
         let newline = is(b'\n') | is(b'\r');
         Planes {
             upper: from_to(b'A', b'Z'),

@@ -2,6 +2,7 @@
 //!
 //! In: two ids. Out: the rank (0 = merged first) or [`NONE`]. Open addressing, one `u64` per merge: 21 bits for each id and
 //! for the rank, at most half full, so a look-up is one cache line most of the time. This bounds the vocabulary to 2^21 - 1.
+//! Most pairs that are asked for are no merge: a bit set by hash, small enough for the nearest caches, answers most of these.
 
 use crate::key;
 
@@ -16,6 +17,8 @@ pub(crate) const BITS: u32 = 21;
 pub(crate) struct Ranks {
     slots: Vec<u64>,
     shift: u32,
+    /// One bit or more for each place in `slots`; where it is 0 there is no such pair.
+    maybe: Vec<u64>,
 }
 
 impl Ranks {
@@ -31,7 +34,7 @@ impl Ranks {
     /// An empty table with room for `n` pairs.
     pub(crate) fn with_capacity(n: usize) -> Self {
         let bits = (n * 2).next_power_of_two().max(64).trailing_zeros();
-        Self { slots: vec![FREE; 1 << bits], shift: 64 - bits }
+        Self { slots: vec![FREE; 1 << bits], shift: 64 - bits, maybe: vec![0; (4 << bits) / 64] }
     }
 
     /// Is the table at most half full with `n` pairs?
@@ -41,15 +44,18 @@ impl Ranks {
 
     /// Sets the rank of a pair.
     pub(crate) fn insert(&mut self, left: u32, right: u32, rank: u32) {
-        let at = self.find(left, right);
+        let hash = hash(left, right);
+        let at = self.find(left, right, hash);
         self.slots[at] = pack(left, right) << BITS | u64::from(rank);
+        let word = (hash >> 6) as usize & (self.maybe.len() - 1);
+        self.maybe[word] |= 1 << (hash & 63);
     }
 
     #[inline(always)]
-    fn find(&self, left: u32, right: u32) -> usize {
+    fn find(&self, left: u32, right: u32, hash: u64) -> usize {
         let pair = pack(left, right);
         let mask = self.slots.len() - 1;
-        let mut at = (key::fold(pair ^ 0xa076_1d64_78bd_642f, 0x9e37_79b9_7f4a_7c15) >> self.shift) as usize;
+        let mut at = (hash >> self.shift) as usize;
         while self.slots[at & mask] >> BITS != pair && self.slots[at & mask] != FREE {
             at += 1;
         }
@@ -59,11 +65,21 @@ impl Ranks {
     /// Rank of the merge of `left` and `right`, or [`NONE`].
     #[inline(always)]
     pub(crate) fn get(&self, left: u32, right: u32) -> u32 {
-        match self.slots[self.find(left, right)] {
+        let hash = hash(left, right);
+        let word = self.maybe[(hash >> 6) as usize & (self.maybe.len() - 1)];
+        if word >> (hash & 63) & 1 == 0 {
+            return NONE;
+        }
+        match self.slots[self.find(left, right, hash)] {
             FREE => NONE,
             slot => (slot & ((1 << BITS) - 1)) as u32,
         }
     }
+}
+
+#[inline(always)]
+fn hash(left: u32, right: u32) -> u64 {
+    key::fold(pack(left, right) ^ 0xa076_1d64_78bd_642f, 0x9e37_79b9_7f4a_7c15)
 }
 
 #[inline(always)]

@@ -153,10 +153,9 @@ impl Splitter {
             Split::Regex(_) if single_digits => return Err(SplitError::DigitsOfRegex),
             Split::Regex(pattern) => (Cow::Owned(pattern.clone()), None),
             Split::Gpt2 => (digits(GPT2, r" ?\p{N}+", single_digits), Some(Rule::Gpt2 { single_digits })),
-            Split::Cl100k | Split::Llama3 => (
-                digits(CL100K, r"\p{N}{1,3}", single_digits),
-                Some(Rule::Cl100k { digits: most, whole_tail: false }),
-            ),
+            Split::Cl100k | Split::Llama3 => {
+                (digits(CL100K, r"\p{N}{1,3}", single_digits), Some(Rule::Cl100k { digits: most, whole_tail: false }))
+            }
             Split::O200k => (digits(O200K, r"\p{N}{1,3}", single_digits), Some(Rule::O200k { digits: most })),
         };
         let regex = if rule.is_none() { Some(compile(&pattern)?) } else { None };

@@ -32,8 +32,12 @@ impl Tokenizer {
             }
             tokens[at] = text.as_bytes().to_vec();
         }
-        let added =
-            specials.iter().map(|&(text, id)| AddedToken { text: text.to_owned(), id, special: true, ..AddedToken::default() });
+        let added = specials.iter().map(|&(text, id)| AddedToken {
+            text: text.to_owned(),
+            id,
+            special: true,
+            ..AddedToken::default()
+        });
         let added = Added::new(added.collect(), false);
         let specials = specials.iter().map(|&(text, id)| Special { text: text.to_owned(), id }).collect();
         Self::assemble(Parts { splitter, tokens, specials, merges, ignore_merges: true }, ranks, added)
@@ -41,7 +45,8 @@ impl Tokenizer {
 
     /// The rank file with which tiktoken gives the same ids. Refuses a vocabulary whose merges do not follow from its ids.
     pub fn to_ranks(&self) -> Result<Vec<u8>, TokenizerError> {
-        let refuse = |what: &str| Err(inconsistent(format!("not writable as a rank file: {what}; write tokenizer.json")));
+        let refuse =
+            |what: &str| Err(inconsistent(format!("not writable as a rank file: {what}; write tokenizer.json")));
         if self.added.nfc {
             return refuse("it normalises to NFC, which tiktoken does not");
         }
@@ -50,12 +55,14 @@ impl Tokenizer {
             return refuse("its ids do not rise with the ranks of its merges");
         }
         let mut out = Vec::new();
-        for (token, id) in parts.tokens.iter().zip(0..).filter(|(token, id)| !token.is_empty() && !self.is_special(*id)) {
+        for (token, id) in parts.tokens.iter().zip(0..).filter(|(token, id)| !token.is_empty() && !self.is_special(*id))
+        {
             base64(token, &mut out);
             out.extend_from_slice(format!(" {id}\n").as_bytes());
         }
         let (merges, _) = merges(&read(&out)?)?;
-        let whole = |id: u32| self.vocab.get(self.token_bytes(id), &parts.tokens).is_none_or(|found| found.by_name_only);
+        let whole =
+            |id: u32| self.vocab.get(self.token_bytes(id), &parts.tokens).is_none_or(|found| found.by_name_only);
         let foreign = (0..parts.tokens.len() as u32)
             .filter(|&id| !self.token_bytes(id).is_empty() && !self.is_special(id))
             .any(whole);
@@ -249,13 +256,14 @@ mod tests {
         if let Some(id) = rank(piece) {
             return vec![id as u32];
         }
-        let mut parts: Vec<&[u8]> = piece.chunks(1).collect();
-        let mut at = |parts: &mut Vec<&[u8]>| {
+        let mut parts: Vec<Vec<u8>> = piece.iter().map(|&byte| vec![byte]).collect();
+        loop {
             let joined = parts.windows(2).map(|two| rank(&two.concat()));
-            let best = joined.enumerate().filter_map(|(i, rank)| rank.map(|rank| (rank, i))).min();
-            best.map(|(rank, i)| drop(parts.splice(i..i + 2, [tokens[rank].as_slice()])))
-        };
-        while at(&mut parts).is_some() {}
+            let Some((best, i)) = joined.enumerate().filter_map(|(i, rank)| rank.map(|rank| (rank, i))).min() else {
+                break;
+            };
+            parts.splice(i..i + 2, [tokens[best].clone()]);
+        }
         parts.iter().map(|part| rank(part).unwrap() as u32).collect()
     }
 
@@ -294,9 +302,13 @@ mod tests {
         let fault = |file: &[u8], specials: &[(&str, u32)]| {
             Tokenizer::from_ranks(file, splitter(), specials).unwrap_err().to_string()
         };
-        for (line, expected) in
-            [("x", "BASE64 RANK"), ("A=A= 9", "base64"), ("QQ== x", "rank"), ("QUJD 7", "again"), ("IQ== 999999", "same bytes")]
-        {
+        for (line, expected) in [
+            ("x", "BASE64 RANK"),
+            ("A=A= 9", "base64"),
+            ("QQ== x", "rank"),
+            ("QUJD 7", "again"),
+            ("IQ== 999999", "same bytes"),
+        ] {
             let file = [line.as_bytes(), b"\n", &good].concat();
             assert!(fault(&file, &[]).contains(expected), "{line}: {}", fault(&file, &[]));
         }

@@ -249,8 +249,7 @@ fn gpt2(text: &Text<'_>, at: usize, planes: Planes, single_digits: bool) -> u64 
     let symbols = w.symbol & !(w.symbol << 1) & own;
     let digits = if single_digits { w.digit } else { w.digit & !(w.digit << 1) & own };
     // White space gives its last character back to what follows.
-    let mut starts =
-        letter & !(letter << 1) & own | digits | symbols | white & !(white << 1) | white & !(white >> 1);
+    let mut starts = letter & !(letter << 1) & own | digits | symbols | white & !(white << 1) | white & !(white >> 1);
     let mut quotes = w.apostrophe & symbols & letter >> 1;
     while quotes != 0 {
         let i = quotes.trailing_zeros();
