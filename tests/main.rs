@@ -15,3 +15,4 @@ mod rooms;
 mod shapes;
 mod sources;
 mod support;
+mod tokens;

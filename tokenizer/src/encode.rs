@@ -1,43 +1,84 @@
 //! Text to ids.
 //!
-//! In: a text. Out: its ids, exactly those of Hugging Face `tokenizers`: per piece, the pair of lowest rank is merged first,
-//! the leftmost of equals first. Pieces seen before come from the thread's cache; new short ones are merged by sweeping for
-//! the minimum, long ones with a heap, O(n log n) for a piece of n bytes. Leaves cutting to `split`, memory to `cache`.
+//! In: a text. Out: its ids, exactly those of Hugging Face `tokenizers` and tiktoken, written straight into the caller's
+//! buffer of `u32` or `u16`. Pieces are cut and looked up in the thread's cache a few hundred at a time, so that their cache
+//! lines are fetched together. A new short piece is a token or is merged; a long one is first cut where no token can cross.
+//! Leaves cutting to `split`, memory to `cache`, merging to `bpe`, special tokens to `added`.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    sync::{MutexGuard, PoisonError},
-};
+use std::sync::{MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
 use crate::{
     Tokenizer,
-    cache::{Cache, NO_ID},
-    key,
-    ranks::NONE,
+    bpe::Heap,
+    cache::{self, Cache, LONGEST},
+    joints,
+    key::{self, SHORT},
+    window::MOST,
 };
 
-/// Pieces of up to this many bytes are merged by sweeping.
-const SWEEP: usize = 40;
-/// Pieces looked up together, so that their cache lines are fetched at the same time.
-const BATCH: usize = 32;
+/// Pieces cut and looked up together.
+const BATCH: usize = 4 * MOST;
+
+/// A number that ids are stored as: `u16` (up to 65,536 ids) or `u32`.
+pub trait Id: Copy + Send + Sync + private::Sealed {
+    /// Most ids a vocabulary can have.
+    const MOST: usize;
+    /// The id as this number; it fits because the vocabulary has at most [`Id::MOST`] ids.
+    fn from_id(id: u32) -> Self;
+}
+
+impl Id for u32 {
+    const MOST: usize = crate::MAX_VOCAB;
+
+    #[inline(always)]
+    fn from_id(id: u32) -> Self {
+        id
+    }
+}
+
+impl Id for u16 {
+    const MOST: usize = 1 << 16;
+
+    #[inline(always)]
+    fn from_id(id: u32) -> Self {
+        id as u16
+    }
+}
+
+mod private {
+    pub trait Sealed {}
+    impl Sealed for u16 {}
+    impl Sealed for u32 {}
+}
 
 /// A tokenizer with a cache of its own, for a thread that encodes many texts.
 pub struct Encoder<'t> {
     tokenizer: &'t Tokenizer,
-    cache: Option<Cache>,
-    scratch: Scratch,
+    cache: Option<Box<Memory>>,
 }
 
+/// What an encoder keeps from text to text.
 #[derive(Default)]
-struct Scratch {
-    ids: Vec<u32>,
-    ranks: Vec<u32>,
-    next: Vec<u32>,
-    before: Vec<u32>,
-    heap: BinaryHeap<Reverse<u64>>,
+pub(crate) struct Memory {
+    cache: Cache,
+    heap: Heap,
+    found: Vec<u32>,
+    batch: Batch,
+}
+
+/// Pieces that are looked up together.
+struct Batch {
+    ends: [usize; BATCH],
+    keys: [[u64; 2]; BATCH],
+    places: [u32; BATCH],
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { ends: [0; BATCH], keys: [[0; 2]; BATCH], places: [0; BATCH] }
+    }
 }
 
 impl Tokenizer {
@@ -53,27 +94,6 @@ impl Tokenizer {
         self.encoder().encode_into(text, out);
     }
 
-    /// Ids of a text in which the texts of special tokens are those tokens (the longest at the leftmost place), as
-    /// `tokenizers` encodes. Only for text that the program itself wrote.
-    pub fn encode_with_specials(&self, text: &str) -> Vec<u32> {
-        let (mut out, mut done, mut encoder) = (Vec::new(), 0, self.encoder());
-        let mut at = 0;
-        while at < text.len() {
-            let rest = &text.as_bytes()[at..];
-            let found = self.parts.specials.iter().filter(|special| rest.starts_with(special.text.as_bytes()));
-            if let Some(special) = found.max_by_key(|special| special.text.len()) {
-                encoder.encode_into(&text[done..at], &mut out);
-                out.push(special.id);
-                at += special.text.len();
-                done = at;
-            } else {
-                at += 1;
-            }
-        }
-        encoder.encode_into(&text[done..], &mut out);
-        out
-    }
-
     /// Ids of many texts, on the current rayon pool.
     pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Vec<Vec<u32>> {
         texts.par_iter().map_init(|| self.encoder(), |encoder, text| encoder.encode(text.as_ref())).collect()
@@ -81,19 +101,19 @@ impl Tokenizer {
 
     /// An encoder that borrows one of the tokenizer's caches until it is dropped.
     pub fn encoder(&self) -> Encoder<'_> {
-        Encoder { tokenizer: self, cache: Some(self.pool().pop().unwrap_or_default()), scratch: Scratch::default() }
+        Encoder { tokenizer: self, cache: Some(self.pool().pop().unwrap_or_default()) }
     }
 
     /// As many caches as there were encoders at the same time. A panic elsewhere cannot leave one half written here.
-    fn pool(&self) -> MutexGuard<'_, Vec<Cache>> {
-        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pool(&self) -> MutexGuard<'_, Vec<Box<Memory>>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Encoder<'_> {
     fn drop(&mut self) {
-        if let Some(cache) = self.cache.take() {
-            self.tokenizer.pool().push(cache);
+        if let Some(memory) = self.cache.take() {
+            self.tokenizer.pool().push(memory);
         }
     }
 }
@@ -108,169 +128,173 @@ impl Encoder<'_> {
 
     /// See [`Tokenizer::encode_into`].
     pub fn encode_into(&mut self, text: &str, out: &mut Vec<u32>) {
+        self.encode_to(text, out);
+    }
+
+    /// `encode_into` for the integer that a shard stores.
+    ///
+    /// # Panics
+    /// If the vocabulary has more ids than fit into `T`.
+    pub fn encode_to<T: Id>(&mut self, text: &str, out: &mut Vec<T>) {
+        let size = self.tokenizer.vocab_size();
+        assert!(size <= T::MOST, "{size} ids do not fit, because a number of this width has {}", T::MOST);
+        let text = self.tokenizer.added.normalized(text);
+        self.encode_normalized(&text, out);
+    }
+
+    /// `encode_to` of a text that needs no normalisation.
+    pub(crate) fn encode_normalized<T: Id>(&mut self, text: &str, out: &mut Vec<T>) {
         let tokenizer = self.tokenizer;
-        let cache = self.cache.as_mut().expect("only drop takes the cache");
-        let mut spans = [(0, 0); BATCH];
-        let mut n = 0;
-        tokenizer.parts.splitter.spans(text, &mut |start, end| {
-            spans[n] = (start, end);
+        let memory = self.cache.as_mut().expect("only drop takes the memory");
+        let splitter = &tokenizer.parts.splitter;
+        let mut start = 0;
+        while let Some(n) = splitter.fill(text, start, &mut memory.batch.ends) {
+            if n == 0 {
+                return;
+            }
+            let from = start;
+            start = memory.batch.ends[n - 1];
+            memory.look_up(tokenizer, text.as_bytes(), from, n, out);
+        }
+        let (mut n, mut from) = (0, 0);
+        splitter.spans(text, &mut |_, end| {
+            memory.batch.ends[n] = end;
             n += 1;
             if n == BATCH {
-                flush(tokenizer, cache, &mut self.scratch, text.as_bytes(), &spans, out);
-                n = 0;
+                memory.look_up(tokenizer, text.as_bytes(), from, n, out);
+                (n, from) = (0, end);
             }
         });
-        flush(tokenizer, cache, &mut self.scratch, text.as_bytes(), &spans[..n], out);
+        memory.look_up(tokenizer, text.as_bytes(), from, n, out);
     }
 }
 
-/// Appends the ids of some pieces.
-fn flush(
-    tokenizer: &Tokenizer,
-    cache: &mut Cache,
-    scratch: &mut Scratch,
-    text: &[u8],
-    spans: &[(usize, usize)],
-    out: &mut Vec<u32>,
-) {
-    // Four places are written for every piece and then taken back to the number of its ids: no branch on that number.
-    let mut len = out.len();
-    out.resize(len + 4 * spans.len(), 0);
-    for (done, &(start, end)) in spans.iter().enumerate() {
-        let key = key::short(text, start, end);
-        if let Some(ids) = key.and_then(|key| cache.get(key)) {
-            out[len..len + 4].copy_from_slice(&ids);
-            len += 1 + ids[1..].iter().map(|&id| usize::from(id != NO_ID)).sum::<usize>();
-            continue;
-        }
-        out.truncate(len);
-        miss(tokenizer, cache, scratch, &text[start..end], key, out);
-        len = out.len();
-        out.resize(len + 4 * (spans.len() - done), 0);
-    }
-    out.truncate(len);
-}
-
-/// A piece that is not in the short cache.
-#[cold]
-#[inline(never)]
-fn miss(
-    tokenizer: &Tokenizer,
-    cache: &mut Cache,
-    scratch: &mut Scratch,
-    piece: &[u8],
-    key: Option<[u64; 2]>,
-    out: &mut Vec<u32>,
-) {
-    let hash = key::hash_bytes(piece);
-    if let Some(ids) = cache.get_long(piece, hash) {
-        out.extend_from_slice(ids);
-        return;
-    }
-    let from = out.len();
-    merge_piece(tokenizer, scratch, piece, out);
-    match key {
-        Some(key) if out.len() - from <= 4 => cache.put(key, &out[from..]),
-        _ => cache.put_long(piece, hash, &out[from..]),
-    }
-}
-
-fn merge_piece(tokenizer: &Tokenizer, scratch: &mut Scratch, piece: &[u8], out: &mut Vec<u32>) {
-    if let Some(&id) = tokenizer.whole.get(piece) {
-        out.push(id);
-    } else if piece.len() <= SWEEP {
-        sweep(tokenizer, piece, out);
-    } else {
-        merge_long(tokenizer, scratch, piece, out);
-    }
-}
-
-/// Merges the lowest rank until none is left, reading all ranks each time.
-fn sweep(tokenizer: &Tokenizer, piece: &[u8], out: &mut Vec<u32>) {
-    let mut ids = [0_u32; SWEEP];
-    let mut ranks = [NONE; SWEEP]; // of the pair (i, i + 1)
-    let mut n = piece.len();
-    for (id, &byte) in ids.iter_mut().zip(piece) {
-        *id = tokenizer.byte_ids[usize::from(byte)];
-    }
-    for i in 1..n {
-        ranks[i - 1] = tokenizer.ranks.get(ids[i - 1], ids[i]);
-    }
-    while n > 1 {
-        let (mut at, mut best) = (0, NONE);
-        for (i, &rank) in ranks[..n - 1].iter().enumerate() {
-            if rank < best {
-                (at, best) = (i, rank);
+impl Memory {
+    /// Appends the ids of the `n` pieces of the batch, the first of which begins at `start`.
+    fn look_up<T: Id>(&mut self, tokenizer: &Tokenizer, text: &[u8], start: usize, n: usize, out: &mut Vec<T>) {
+        let mut from = start;
+        for i in 0..n {
+            let end = self.batch.ends[i];
+            if let Some(key) = key::short(text, from, end) {
+                let place = cache::place(key);
+                self.cache.prefetch(place);
+                (self.batch.keys[i], self.batch.places[i]) = (key, place);
             }
+            from = end;
         }
-        if best == NONE {
-            break;
+        // Four places are written for every piece and then taken back to the number of its ids: no branch on that number.
+        out.reserve(4 * n);
+        let (mut len, mut from) = (out.len(), start);
+        for i in 0..n {
+            let end = self.batch.ends[i];
+            let short = end - from <= SHORT;
+            if short && let Some(slot) = self.cache.get(self.batch.keys[i], self.batch.places[i]) {
+                let ids = slot.ids().map(T::from_id);
+                debug_assert!(len + 4 <= out.capacity());
+                // SAFETY: room for four ids was reserved for this piece and each one after it, here or after the last miss.
+                unsafe { out.as_mut_ptr().add(len).cast::<[T; 4]>().write_unaligned(ids) };
+                len += slot.count();
+                from = end;
+                continue;
+            }
+            // SAFETY: all `len` ids were written, and the capacity is at least `len`.
+            unsafe { out.set_len(len) };
+            self.found.clear();
+            if short {
+                self.miss(tokenizer, &text[from..end], self.batch.keys[i], self.batch.places[i]);
+            } else {
+                self.long(tokenizer, &text[from..end]);
+            }
+            out.extend(self.found.iter().map(|&id| T::from_id(id)));
+            out.reserve(4 * (n - i));
+            len = out.len();
+            from = end;
         }
-        ids[at] = tokenizer.parts.merges[best as usize].2;
-        ids.copy_within(at + 2..n, at + 1);
-        ranks.copy_within(at + 1..n, at);
-        n -= 1;
-        ranks[n - 1] = NONE;
-        if at + 1 < n {
-            ranks[at] = tokenizer.ranks.get(ids[at], ids[at + 1]);
-        }
-        if at > 0 {
-            ranks[at - 1] = tokenizer.ranks.get(ids[at - 1], ids[at]);
+        // SAFETY: as above.
+        unsafe { out.set_len(len) };
+    }
+
+    /// Finds the ids of a short piece that the cache does not hold.
+    #[inline(never)]
+    fn miss(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: [u64; 2], place: u32) {
+        match tokenizer.vocab.get(piece, &tokenizer.parts.tokens) {
+            // Not remembered, because a segment of a longer piece with the same bytes has other ids.
+            Some(found) if found.by_name_only => self.found.push(found.id),
+            Some(found) => {
+                self.found.push(found.id);
+                self.cache.put(key, place, &[found.id]);
+            }
+            None => self.remembered_or_merged(tokenizer, piece, key, place),
         }
     }
-    out.extend_from_slice(&ids[..n]);
-}
 
-const END: u32 = u32::MAX;
-
-/// The same with a linked list and a heap of (rank, place).
-fn merge_long(tokenizer: &Tokenizer, scratch: &mut Scratch, piece: &[u8], out: &mut Vec<u32>) {
-    let Scratch { ids, ranks, next, before, heap } = scratch;
-    let n = u32::try_from(piece.len()).expect("a piece is shorter than 4 GiB");
-    ids.clear();
-    ids.extend(piece.iter().map(|&byte| tokenizer.byte_ids[usize::from(byte)]));
-    next.clear();
-    next.extend((1..n).chain([END]));
-    before.clear();
-    before.extend([END].into_iter().chain(0..n - 1));
-    ranks.clear();
-    ranks.extend(ids.windows(2).map(|pair| tokenizer.ranks.get(pair[0], pair[1])));
-    ranks.push(NONE);
-    let entry = |rank: u32, at: u32| Reverse(u64::from(rank) << 32 | u64::from(at));
-    let known = ranks.iter().zip(0..).filter(|(rank, _)| **rank != NONE);
-    let mut entries = std::mem::take(heap).into_vec();
-    entries.clear();
-    entries.extend(known.map(|(&rank, at)| entry(rank, at)));
-    *heap = BinaryHeap::from(entries);
-    while let Some(Reverse(top)) = heap.pop() {
-        let (rank, at) = ((top >> 32) as u32, top as u32 as usize);
-        if ranks[at] != rank {
-            continue; // the pair is gone; a dead place has rank NONE
+    /// Appends the ids that merging gives for a short piece or segment, of which there are many if the first table did not
+    /// hold them.
+    fn remembered_or_merged(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: [u64; 2], place: u32) {
+        let hash = key::hash_bytes(piece);
+        if let Some(ids) = self.cache.get_long(piece, hash) {
+            return self.found.extend_from_slice(ids);
         }
-        let dead = next[at] as usize;
-        ids[at] = tokenizer.parts.merges[rank as usize].2;
-        ranks[dead] = NONE;
-        next[at] = next[dead];
-        ranks[at] = NONE;
-        if next[at] != END {
-            before[next[at] as usize] = at as u32;
-            ranks[at] = tokenizer.ranks.get(ids[at], ids[next[at] as usize]);
-            if ranks[at] != NONE {
-                heap.push(entry(ranks[at], at as u32));
-            }
-        }
-        if before[at] != END {
-            let left = before[at] as usize;
-            ranks[left] = tokenizer.ranks.get(ids[left], ids[at]);
-            if ranks[left] != NONE {
-                heap.push(entry(ranks[left], left as u32));
-            }
+        let from = self.found.len();
+        tokenizer.merging.merge(piece, &mut self.heap, &mut self.found);
+        match &self.found[from..] {
+            ids @ [_, ..] if ids.len() <= 4 => self.cache.put(key, place, ids),
+            ids => self.cache.put_long(piece, hash, ids),
         }
     }
-    let mut at = 0;
-    while at != END {
-        out.push(ids[at as usize]);
-        at = next[at as usize];
+
+    /// Finds the ids of a long piece.
+    #[inline(never)]
+    fn long(&mut self, tokenizer: &Tokenizer, piece: &[u8]) {
+        let remembered = piece.len() <= LONGEST;
+        let hash = if remembered { key::hash_bytes(piece) } else { 0 };
+        if remembered && let Some(ids) = self.cache.get_long(piece, hash) {
+            return self.found.extend_from_slice(ids);
+        }
+        if let Some(found) = tokenizer.vocab.get(piece, &tokenizer.parts.tokens) {
+            self.found.push(found.id);
+        } else if self.segments(tokenizer, piece) && piece.len() > 3 * SHORT {
+            return; // a sentence: its segments are remembered
+        }
+        if remembered {
+            self.cache.put_long(piece, hash, &self.found);
+        }
+    }
+
+    /// Cuts a piece where no token can cross and merges the segments. Was there a place to cut?
+    fn segments(&mut self, tokenizer: &Tokenizer, piece: &[u8]) -> bool {
+        let (mut at, mut segment, mut before) = (0, 0, 0);
+        while at < piece.len() {
+            let (c, len) = joints::char_at(piece, at);
+            if at > 0 && (c > 0x7f || before > 0x7f) && !tokenizer.joints.can_cross(before, c) {
+                self.segment(tokenizer, piece, segment, at);
+                segment = at;
+            }
+            before = c;
+            at += len;
+        }
+        self.segment(tokenizer, piece, segment, piece.len());
+        segment > 0
+    }
+
+    fn segment(&mut self, tokenizer: &Tokenizer, piece: &[u8], start: usize, end: usize) {
+        let bytes = &piece[start..end];
+        let Some(key) = key::short(piece, start, end) else {
+            return tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found);
+        };
+        let place = cache::place(key);
+        if let Some(slot) = self.cache.get(key, place) {
+            return self.found.extend_from_slice(&slot.ids()[..slot.count()]);
+        }
+        match tokenizer.vocab.get(bytes, &tokenizer.parts.tokens) {
+            Some(found) if !found.by_name_only => {
+                self.found.push(found.id);
+                self.cache.put(key, place, &[found.id]);
+            }
+            // As a whole piece these bytes have another id.
+            Some(_) => tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found),
+            None => self.remembered_or_merged(tokenizer, bytes, key, place),
+        }
     }
 }
 
@@ -290,26 +314,6 @@ mod tests {
     }
 
     #[test]
-    fn sweeping_and_the_heap_merge_alike_at_every_length() {
-        let tokenizer = tokenizer("gpt2");
-        let mut scratch = Scratch::default();
-        let mut state = 5_u64;
-        for round in 0..3000 {
-            let piece: Vec<u8> = (0..1 + round % SWEEP)
-                .map(|_| {
-                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    b"aab-t he\xe6\xbc\xa2"[(state >> 40) as usize % 11]
-                })
-                .collect();
-            let (mut swept, mut heaped) = (Vec::new(), Vec::new());
-            sweep(&tokenizer, &piece, &mut swept);
-            merge_long(&tokenizer, &mut scratch, &piece, &mut heaped);
-            assert_eq!(swept, heaped, "{piece:?}");
-            assert_eq!(tokenizer.decode_bytes(&swept), piece);
-        }
-    }
-
-    #[test]
     fn every_text_comes_back_and_a_warm_cache_changes_nothing() {
         let tokenizer = tokenizer("cl100k");
         for text in [
@@ -321,11 +325,36 @@ mod tests {
             "чай с молоком",
             "\0\u{10ffff}\r\n\t",
             "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "漢字かな交じり文漢字漢字漢字かな交じり文の漢字かな交じり文",
         ] {
             let cold = tokenizer.clone().encode(text);
             assert_eq!(tokenizer.decode(&cold), text);
             assert_eq!(tokenizer.encode(text), cold);
             assert_eq!(tokenizer.encode(text), cold);
+            let mut narrow: Vec<u16> = vec![7];
+            tokenizer.encoder().encode_to(text, &mut narrow);
+            assert_eq!(narrow[1..].iter().map(|&id| u32::from(id)).collect::<Vec<_>>(), cold);
+        }
+    }
+
+    #[test]
+    fn any_text_comes_back_and_equals_the_merging_of_its_whole_pieces() {
+        let tokenizer = tokenizer("o200k");
+        let alphabet: Vec<char> = "aab tThe.,'s\n-0漢字かな字かчаю\u{301}é😀\u{a0}".chars().collect();
+        let mut state = 3_u64;
+        for round in 0..2000 {
+            let text: String = (0..round % 120)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(9);
+                    alphabet[(state >> 40) as usize % alphabet.len()]
+                })
+                .collect();
+            let (mut whole, mut heap) = (Vec::new(), Heap::default());
+            tokenizer.splitter().pieces(&text, &mut |piece| {
+                tokenizer.merging.merge(piece.as_bytes(), &mut heap, &mut whole);
+            });
+            assert_eq!(tokenizer.encode(&text), whole, "{text:?}");
+            assert_eq!(tokenizer.decode(&whole), text);
         }
     }
 
@@ -342,22 +371,22 @@ mod tests {
     }
 
     #[test]
-    fn a_mebibyte_of_one_letter_is_not_quadratic() {
-        let tokenizer = tokenizer("gpt2");
-        for unit in ["a", "-", " ", "ab", "漢", "zq"] {
-            let text = unit.repeat((1 << 20) / unit.len());
-            assert_eq!(tokenizer.decode(&tokenizer.encode(&text)), text); // quadratic work would take hours
+    fn a_mebibyte_in_one_piece_comes_back() {
+        for split in ["gpt2", "cl100k", "o200k"] {
+            let tokenizer = tokenizer(split);
+            for unit in ["a", "-", " ", "ab", "漢", "zq", "\n", "字か"] {
+                let text = unit.repeat((1 << 20) / unit.len());
+                assert_eq!(tokenizer.decode(&tokenizer.encode(&text)), text);
+            }
         }
     }
 
     #[test]
-    fn special_texts_are_specials_only_when_asked_for() {
-        let tokenizer = tokenizer("gpt2");
-        let text = "a<|end|>b<|endoftext|><|en";
-        assert!(tokenizer.encode(text).iter().all(|&id| !tokenizer.is_special(id)));
-        let ids = tokenizer.encode_with_specials(text);
-        assert_eq!(ids.iter().copied().filter(|&id| tokenizer.is_special(id)).collect::<Vec<_>>(), [4, 0]);
-        assert_eq!(tokenizer.decode(&ids), text);
-        assert!(tokenizer.encode_with_specials("").is_empty());
+    #[should_panic(expected = "do not fit")]
+    fn a_vocabulary_that_is_too_large_for_the_buffer_is_our_mistake() {
+        let config = TokenizerConfig { vocab_size: 300, ..TokenizerConfig::default() };
+        let mut tokenizer = train(&WordCounts::new(), &config).unwrap();
+        tokenizer.parts.tokens.resize(70_000, Vec::new());
+        tokenizer.encoder().encode_to::<u16>("a", &mut Vec::new());
     }
 }

@@ -1,8 +1,9 @@
 //! `tokenizer.json` (Hugging Face, schema 1.0): reading and writing, and the two small files that stand beside it.
 //!
 //! In: bytes of a file, or a tokenizer. Out: a tokenizer, or the same bytes for the same tokenizer. Reads byte-level BPE of
-//! others too (GPT-2, Llama 3 and the like); what this crate does not do is refused by name. A post-processor (BOS added by
-//! a template) is not applied: who wants such tokens writes them. Leaves writing files durably to `pipeline`.
+//! others too (GPT-2, Llama 3, Qwen, DeepSeek and the like, and the two files of GPT-2); what this crate does not do is
+//! refused by name. A post-processor (BOS added by a template) is not applied: who wants such tokens writes them. Leaves
+//! writing files durably to `pipeline`.
 
 use std::{collections::HashMap, path::Path};
 
@@ -10,13 +11,16 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::Value;
 
 use crate::{
-    Parts, Special, Tokenizer, TokenizerError, bytes, chat,
+    Parts, Special, Tokenizer, TokenizerError,
+    added::{Added, AddedToken},
+    bytes, chat,
+    ranks::Ranks,
     split::{Split, Splitter},
 };
 
 /// An entry of `added_tokens`.
 #[derive(Clone, Serialize, Deserialize)]
-struct AddedToken {
+struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<u32>,
     content: String,
@@ -32,10 +36,11 @@ struct AddedToken {
     special: bool,
 }
 
-impl AddedToken {
-    fn special(id: Option<u32>, content: &str) -> Self {
-        let content = content.to_owned();
-        Self { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }
+impl Entry {
+    fn of(token: &AddedToken, with_id: bool) -> Self {
+        let AddedToken { ref text, id, single_word, lstrip, rstrip, normalized, special } = *token;
+        let id = with_id.then_some(id);
+        Self { id, content: text.clone(), single_word, lstrip, rstrip, normalized, special }
     }
 }
 
@@ -55,12 +60,19 @@ struct File {
     version: &'static str,
     truncation: Option<()>,
     padding: Option<()>,
-    added_tokens: Vec<AddedToken>,
-    normalizer: Option<()>,
+    added_tokens: Vec<Entry>,
+    normalizer: Option<Normalizer>,
     pre_tokenizer: PreTokenizer,
     post_processor: Option<()>,
     decoder: PreTokenizer,
     model: Model,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type")]
+enum Normalizer {
+    #[serde(rename = "NFC")]
+    Nfc,
 }
 
 #[derive(Serialize)]
@@ -108,19 +120,44 @@ impl Tokenizer {
         refuse_unless("model.continuing_subword_prefix", &model["continuing_subword_prefix"], &["null", "\"\""])?;
         refuse_unless("model.end_of_word_suffix", &model["end_of_word_suffix"], &["null", "\"\""])?;
         refuse_unless("model.byte_fallback", &model["byte_fallback"], &["null", "false"])?;
-        refuse_unless("normalizer", &file["normalizer"], &["null"])?;
-        let added: Vec<AddedToken> = match &file["added_tokens"] {
+        let nfc = read_normalizer(&file["normalizer"])?;
+        let added: Vec<Entry> = match &file["added_tokens"] {
             Value::Null => Vec::new(),
             list => Vec::deserialize(list)?,
         };
-        let (tokens, specials, ids) = read_vocab(&model["vocab"], added)?;
-        Self::from_parts(Parts {
+        let added = added.into_iter().map(read_added).collect::<Result<Vec<_>, _>>()?;
+        let (tokens, ids) = read_vocab(&model["vocab"], &added)?;
+        let parts = Parts {
             splitter: read_splitter(&file["pre_tokenizer"])?,
             merges: read_merges(&model["merges"], &ids)?,
             tokens,
-            specials,
+            specials: added.iter().map(|token| Special { text: token.text.clone(), id: token.id }).collect(),
             ignore_merges: model["ignore_merges"].as_bool().unwrap_or(false),
-        })
+        };
+        let ranks = Ranks::new(parts.merges.iter().map(|&(left, right, _)| (left, right)));
+        Self::assemble(parts, ranks, Added::new(added, nfc))
+    }
+
+    /// Reads the two files of GPT-2: `encoder.json` (or `vocab.json`: token names to ids) and `vocab.bpe` (or `merges.txt`: a
+    /// line of version, then one merge a line). `specials` are texts of tokens in the vocabulary that never merge.
+    pub fn from_vocab_and_merges(
+        vocab: &[u8],
+        merges: &str,
+        splitter: Splitter,
+        specials: &[&str],
+    ) -> Result<Self, TokenizerError> {
+        let vocab: Value = serde_json::from_slice(vocab)?;
+        let special = |text: &&str| {
+            let id = vocab[*text].as_u64().and_then(|id| u32::try_from(id).ok());
+            id.map(|id| AddedToken { text: (*text).to_owned(), id, special: true, ..AddedToken::default() })
+                .ok_or_else(|| inconsistent(format!("special token `{text}` is not in the vocabulary")))
+        };
+        let added = specials.iter().map(special).collect::<Result<Vec<_>, _>>()?;
+        let (tokens, ids) = read_vocab(&vocab, &added)?;
+        let lines = merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
+        let merges = read_merges(&lines.map(Value::from).collect(), &ids)?;
+        let specials = added.into_iter().map(|token| Special { text: token.text, id: token.id }).collect();
+        Self::from_parts(Parts { splitter, tokens, specials, merges, ignore_merges: false })
     }
 
     /// The bytes of a `tokenizer.json` that gives the same ids in `tokenizers`.
@@ -134,20 +171,24 @@ impl Tokenizer {
             .collect();
         let name = |id: u32| names[id as usize].clone();
         let byte_level = |use_regex| PreTokenizer::ByteLevel { add_prefix_space: false, trim_offsets: true, use_regex };
-        let splitter = self.splitter();
-        let pre_tokenizer = if *splitter.split() == Split::Gpt2 && !splitter.single_digits() {
+        let gpt2 = |splitter: &Splitter| *splitter.split() == Split::Gpt2 && !splitter.single_digits();
+        let pre_tokenizer = if gpt2(self.splitter()) && self.splitter().steps().count() == 1 {
             byte_level(true)
         } else {
-            let pattern = Pattern::Regex(splitter.pattern().to_owned());
-            let split = PreTokenizer::Split { pattern, behavior: "Isolated", invert: false };
-            PreTokenizer::Sequence { pretokenizers: vec![split, byte_level(false)] }
+            let split = |splitter: &Splitter| {
+                let pattern = Pattern::Regex(splitter.pattern().to_owned());
+                PreTokenizer::Split { pattern, behavior: "Isolated", invert: false }
+            };
+            let mut pretokenizers: Vec<PreTokenizer> = self.splitter().steps().map(split).collect();
+            pretokenizers.push(byte_level(false));
+            PreTokenizer::Sequence { pretokenizers }
         };
         let file = File {
             version: "1.0",
             truncation: None,
             padding: None,
-            added_tokens: self.special_tokens().map(|(text, id)| AddedToken::special(Some(id), text)).collect(),
-            normalizer: None,
+            added_tokens: self.added.tokens.iter().map(|token| Entry::of(token, true)).collect(),
+            normalizer: self.added.nfc.then_some(Normalizer::Nfc),
             pre_tokenizer,
             post_processor: None,
             decoder: byte_level(true),
@@ -172,7 +213,7 @@ impl Tokenizer {
     pub fn hf_config_files(&self) -> Vec<(String, Vec<u8>)> {
         #[derive(Serialize)]
         struct Config<'a> {
-            added_tokens_decoder: Ordered<String, AddedToken>,
+            added_tokens_decoder: Ordered<String, Entry>,
             additional_special_tokens: Vec<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             chat_template: Option<&'static str>,
@@ -193,7 +234,7 @@ impl Tokenizer {
             self.special_tokens().filter(|(_, id)| *id != self.eot_id()).map(|(text, _)| text).collect();
         let config = Config {
             added_tokens_decoder: Ordered(
-                self.special_tokens().map(|(text, id)| (id.to_string(), AddedToken::special(None, text))).collect(),
+                self.added.tokens.iter().map(|token| (token.id.to_string(), Entry::of(token, false))).collect(),
             ),
             additional_special_tokens: others.clone(),
             chat_template: chat::is_supported(self).then(chat::template),
@@ -229,12 +270,33 @@ fn inconsistent(what: impl Into<String>) -> TokenizerError {
     TokenizerError::Inconsistent { what: what.into() }
 }
 
-type Vocab<'v> = (Vec<Vec<u8>>, Vec<Special>, HashMap<&'v str, u32>);
+/// `null`, NFC, or a sequence of nothing else.
+fn read_normalizer(normalizer: &Value) -> Result<bool, TokenizerError> {
+    match (normalizer["type"].as_str(), normalizer["normalizers"].as_array()) {
+        _ if normalizer.is_null() => Ok(false),
+        (Some("NFC"), _) => Ok(true),
+        (Some("Sequence"), Some(steps)) => steps.iter().try_fold(false, |nfc, step| Ok(nfc | read_normalizer(step)?)),
+        _ => {
+            let found = normalizer.to_string();
+            Err(TokenizerError::Unsupported { field: "normalizer", found, expected: "none, or NFC" })
+        }
+    }
+}
 
-/// Bytes by id, the added tokens, and ids by written name.
-fn read_vocab(vocab: &Value, added: Vec<AddedToken>) -> Result<Vocab<'_>, TokenizerError> {
+fn read_added(entry: Entry) -> Result<AddedToken, TokenizerError> {
+    let Entry { id, content: text, single_word, lstrip, rstrip, normalized, special } = entry;
+    let id = id.ok_or_else(|| inconsistent(format!("added token `{text}` has no id")))?;
+    if text.is_empty() {
+        return Err(inconsistent(format!("added token {id} has no text")));
+    }
+    Ok(AddedToken { text, id, single_word, lstrip, rstrip, normalized, special })
+}
+
+type Vocab<'v> = (Vec<Vec<u8>>, HashMap<&'v str, u32>);
+
+/// Bytes by id, and ids by written name.
+fn read_vocab<'v>(vocab: &'v Value, added: &[AddedToken]) -> Result<Vocab<'v>, TokenizerError> {
     let byte_of = bytes::byte_of();
-    let mut specials = Vec::new();
     let mut tokens: Vec<Vec<u8>> = Vec::new();
     let mut place = |id: u64, bytes: Vec<u8>| {
         let at = usize::try_from(id).ok().filter(|&at| at < crate::MAX_VOCAB);
@@ -249,20 +311,14 @@ fn read_vocab(vocab: &Value, added: Vec<AddedToken>) -> Result<Vocab<'_>, Tokeni
         Ok(())
     };
     for token in added {
-        let id = token.id.ok_or_else(|| inconsistent(format!("added token `{}` has no id", token.content)))?;
-        if token.single_word || token.lstrip || token.rstrip || token.content.is_empty() {
-            let found = format!("{:?} with single_word, lstrip or rstrip", token.content);
-            return Err(TokenizerError::Unsupported { field: "added_tokens", found, expected: "plain added tokens" });
-        }
-        place(u64::from(id), token.content.clone().into_bytes())?;
-        specials.push(Special { text: token.content, id });
+        place(u64::from(token.id), token.text.clone().into_bytes())?;
     }
-    let special_ids: HashMap<&str, u32> = specials.iter().map(|special| (special.text.as_str(), special.id)).collect();
+    let added_ids: HashMap<&str, u32> = added.iter().map(|token| (token.text.as_str(), token.id)).collect();
     let rows = vocab.as_object().ok_or_else(|| inconsistent("model.vocab is not an object"))?;
     let mut ids = HashMap::new();
     for (name, id) in rows {
         let id = id.as_u64().ok_or_else(|| inconsistent(format!("the id of {name:?} is not a number")))?;
-        if special_ids.get(name.as_str()).is_none_or(|&special| u64::from(special) != id) {
+        if added_ids.get(name.as_str()).is_none_or(|&added| u64::from(added) != id) {
             let spelled: Option<Vec<u8>> = name.chars().map(|c| byte_of.get(&c).copied()).collect();
             place(
                 id,
@@ -272,7 +328,7 @@ fn read_vocab(vocab: &Value, added: Vec<AddedToken>) -> Result<Vocab<'_>, Tokeni
         }
         ids.insert(name.as_str(), id as u32);
     }
-    Ok((tokens, specials, ids))
+    Ok((tokens, ids))
 }
 
 /// Merges as `["a", "b"]` or `"a b"`.
@@ -295,32 +351,47 @@ fn read_merges(merges: &Value, ids: &HashMap<&str, u32>) -> Result<Vec<(u32, u32
     rows.iter().enumerate().map(read).collect()
 }
 
-/// `ByteLevel` alone (GPT-2), or a `Split` followed by a `ByteLevel` without its regex.
+/// `ByteLevel` alone (GPT-2), or a sequence of `Split` and `Digits` that ends with a `ByteLevel`.
 fn read_splitter(pre: &Value) -> Result<Splitter, TokenizerError> {
     let unsupported = || TokenizerError::Unsupported {
         field: "pre_tokenizer",
         found: pre.to_string(),
-        expected: "ByteLevel, or a Sequence of one Split and ByteLevel",
+        expected: "ByteLevel without add_prefix_space, or a Sequence of Split and Digits that ends with it",
     };
-    let is_byte_level = |value: &Value, use_regex: bool| {
-        value["type"] == "ByteLevel"
-            && !value["add_prefix_space"].as_bool().unwrap_or(true)
-            && value["use_regex"].as_bool().unwrap_or(true) == use_regex
+    let steps = match pre["type"].as_str() {
+        Some("Sequence") => pre["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice),
+        _ => std::slice::from_ref(pre),
     };
-    if is_byte_level(pre, true) {
-        return Ok(Splitter::new(&Split::Gpt2, false)?);
+    let (last, first) = steps.split_last().ok_or_else(unsupported)?;
+    if last["type"] != "ByteLevel" || last["add_prefix_space"].as_bool().unwrap_or(true) {
+        return Err(unsupported());
     }
-    let steps = pre["pretokenizers"].as_array().map_or(&[][..], Vec::as_slice);
-    let [split, byte_level] = steps else { return Err(unsupported()) };
-    let pattern =
-        split["pattern"]["Regex"].as_str().filter(|_| split["type"] == "Split" && is_byte_level(byte_level, false));
-    let splitter = Splitter::from_pattern(pattern.ok_or_else(unsupported)?)?;
-    // "Removed" with `invert` drops what the pattern does not match; the named patterns match everything.
-    let named = !matches!(splitter.split(), Split::Regex(_));
-    match (split["behavior"].as_str(), split["invert"].as_bool().unwrap_or(false)) {
-        (Some("Isolated"), false) => Ok(splitter),
-        (Some("Removed"), true) if named => Ok(splitter),
-        _ => Err(unsupported()),
+    let mut splitters = first.iter().map(read_step).collect::<Result<Option<Vec<_>>, _>>()?.ok_or_else(unsupported)?;
+    if last["use_regex"].as_bool().unwrap_or(true) {
+        splitters.push(Splitter::new(&Split::Gpt2, false)?);
+    }
+    splitters.into_iter().reduce(Splitter::then).ok_or_else(unsupported)
+}
+
+/// One step before `ByteLevel`, or `None` if this crate does not know it.
+fn read_step(step: &Value) -> Result<Option<Splitter>, TokenizerError> {
+    match step["type"].as_str() {
+        Some("Digits") => {
+            let pattern = if step["individual_digits"].as_bool().unwrap_or(false) { r"\p{N}" } else { r"\p{N}+" };
+            Ok(Some(Splitter::from_pattern(pattern)?))
+        }
+        Some("Split") => {
+            let Some(pattern) = step["pattern"]["Regex"].as_str() else { return Ok(None) };
+            let splitter = Splitter::from_pattern(pattern)?;
+            // "Removed" with `invert` drops what the pattern does not match; the named patterns match everything.
+            let named = !matches!(splitter.split(), Split::Regex(_));
+            Ok(match (step["behavior"].as_str(), step["invert"].as_bool().unwrap_or(false)) {
+                (Some("Isolated"), false) => Some(splitter),
+                (Some("Removed"), true) if named => Some(splitter),
+                _ => None,
+            })
+        }
+        _ => Ok(None),
     }
 }
 
@@ -360,9 +431,9 @@ mod tests {
     fn what_is_not_supported_is_named() {
         let text = String::from_utf8(tokenizer("gpt2", false).to_json()).unwrap();
         for (from, to, expected) in [
-            ("\"normalizer\": null", "\"normalizer\": {\"type\": \"NFC\"}", "normalizer"),
+            ("\"normalizer\": null", "\"normalizer\": {\"type\": \"NFKC\"}", "normalizer"),
             ("\"type\": \"BPE\"", "\"type\": \"Unigram\"", "model.type"),
-            ("\"lstrip\": false", "\"lstrip\": true", "lstrip"),
+            ("\"byte_fallback\": false", "\"byte_fallback\": true", "byte_fallback"),
             ("\"add_prefix_space\": false", "\"add_prefix_space\": true", "pre_tokenizer"),
             ("\"!\": 5", "\"!\": 6", "two tokens"),
             ("\"!\": 5", "\"!!\": 5", "0x21"),

@@ -3,9 +3,19 @@
 //! In: the parts that `train` or `json` made. Out: ids to bytes and text, special tokens by name, look-ups for `encode`.
 //! Leaves text to ids to `encode`, files to `json`, conversations to `chat`.
 
-use std::{collections::HashMap, fmt, sync::Mutex};
+use std::{fmt, sync::Mutex};
 
-use crate::{TokenizerError, bytes, cache::Cache, ranks::Ranks, split::Splitter};
+use crate::{
+    TokenizerError,
+    added::{Added, AddedToken},
+    bpe::{Heap, Merging},
+    bytes,
+    encode::Memory,
+    joints::Joints,
+    ranks::Ranks,
+    split::Splitter,
+    vocab::{Found, Vocab},
+};
 
 /// The token that ends a document.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
@@ -13,7 +23,7 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 pub const MAX_VOCAB: usize = (1 << 21) - 1;
 
 /// Other names of the token that ends a document, in files that others wrote.
-const OTHER_ENDS: [&str; 4] = ["<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>"];
+const OTHER_ENDS: [&str; 6] = ["<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "<｜end▁of▁sentence｜>", "<EOT>"];
 
 /// A special token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +48,27 @@ pub(crate) struct Parts {
 /// A byte-level BPE tokenizer. Cheap to share between threads; caches are bounded and change no result.
 pub struct Tokenizer {
     pub(crate) parts: Parts,
-    pub(crate) ranks: Ranks,
-    pub(crate) byte_ids: [u32; 256],
-    /// Token by its bytes, only with `ignore_merges`.
-    pub(crate) whole: HashMap<Vec<u8>, u32>,
+    pub(crate) added: Added,
+    pub(crate) merging: Merging,
+    pub(crate) vocab: Vocab,
+    pub(crate) joints: Joints,
     is_special: Vec<bool>,
     eot: u32,
-    pub(crate) caches: Mutex<Vec<Cache>>,
+    pub(crate) memories: Mutex<Vec<Box<Memory>>>,
 }
 
 impl Tokenizer {
+    /// A tokenizer without a normaliser whose special tokens have no flags.
     pub(crate) fn from_parts(parts: Parts) -> Result<Self, TokenizerError> {
+        let ranks = Ranks::new(parts.merges.iter().map(|&(left, right, _)| (left, right)));
+        let special =
+            |s: &Special| AddedToken { text: s.text.clone(), id: s.id, special: true, ..AddedToken::default() };
+        let added = Added::new(parts.specials.iter().map(special).collect(), false);
+        Self::assemble(parts, ranks, added)
+    }
+
+    /// A tokenizer of checked parts. `added` are the special tokens of `parts` again, with their flags.
+    pub(crate) fn assemble(parts: Parts, ranks: Ranks, added: Added) -> Result<Self, TokenizerError> {
         let inconsistent = |what: String| TokenizerError::Inconsistent { what };
         let n = parts.tokens.len();
         if n > MAX_VOCAB {
@@ -72,15 +92,21 @@ impl Tokenizer {
         let find = |name: &str| parts.specials.iter().find(|special| special.text == name).map(|special| special.id);
         let eot = find(END_OF_TEXT).or_else(|| OTHER_ENDS.iter().find_map(|name| find(name)));
         let eot = eot.ok_or(TokenizerError::NoEndOfText)?;
-        let whole = if parts.ignore_merges {
-            let tokens =
-                parts.tokens.iter().zip(0_u32..).filter(|(token, id)| !token.is_empty() && !is_special[*id as usize]);
-            tokens.map(|(token, id)| (token.clone(), id)).collect()
-        } else {
-            HashMap::new()
-        };
-        let ranks = Ranks::new(parts.merges.iter().map(|&(left, right, _)| (left, right)));
-        Ok(Self { parts, ranks, byte_ids, whole, is_special, eot, caches: Mutex::default() })
+        let merging = Merging::new(ranks, byte_ids, &parts.merges);
+        let mut ordinary: Vec<bool> = is_special.iter().map(|special| !special).collect();
+        parts.merges.iter().for_each(|merge| ordinary[merge.2 as usize] = true); // an added token can be a merge too
+        let ordinary = |&(token, id): &(&Vec<u8>, u32)| !token.is_empty() && ordinary[id as usize];
+        let (mut vocab, mut heap, mut ids) = (Vocab::with_capacity(n), Heap::default(), Vec::new());
+        for (token, id) in parts.tokens.iter().zip(0..).filter(ordinary) {
+            ids.clear();
+            merging.merge(token, &mut heap, &mut ids);
+            let by_name_only = ids != [id];
+            if !by_name_only || parts.ignore_merges {
+                vocab.insert(token, Found { id, by_name_only });
+            }
+        }
+        let joints = Joints::new(parts.merges.iter().map(|merge| parts.tokens[merge.2 as usize].as_slice()));
+        Ok(Self { parts, added, merging, vocab, joints, is_special, eot, memories: Mutex::default() })
     }
 
     /// Number of ids: the largest id plus one.
@@ -143,9 +169,10 @@ impl Tokenizer {
         String::from_utf8_lossy(&self.decode_bytes(ids)).into_owned()
     }
 
-    /// `decode` without the special tokens.
+    /// `decode` without the special tokens. Added tokens that a file does not call special stay.
     pub fn decode_text(&self, ids: &[u32]) -> String {
-        let ids: Vec<u32> = ids.iter().copied().filter(|&id| !self.is_special(id)).collect();
+        let left_out = |id: u32| self.is_special(id) && self.added.tokens.iter().any(|t| t.id == id && t.special);
+        let ids: Vec<u32> = ids.iter().copied().filter(|&id| !left_out(id)).collect();
         self.decode(&ids)
     }
 }
@@ -154,12 +181,13 @@ impl Clone for Tokenizer {
     fn clone(&self) -> Self {
         Self {
             parts: self.parts.clone(),
-            ranks: self.ranks.clone(),
-            byte_ids: self.byte_ids,
-            whole: self.whole.clone(),
+            added: self.added.clone(),
+            merging: self.merging.clone(),
+            vocab: self.vocab.clone(),
+            joints: self.joints.clone(),
             is_special: self.is_special.clone(),
             eot: self.eot,
-            caches: Mutex::default(),
+            memories: Mutex::default(),
         }
     }
 }

@@ -7,15 +7,36 @@
 
 use crate::unicode::{CASELESS, Classes, LETTER, LOWER, MARK, NUMBER, REST, SPACE, SYMBOL, UPPER, WHITE};
 
+/// A family of published patterns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// GPT-2, r50k, p50k. With `single_digits` every number character is a piece.
+    Gpt2 { single_digits: bool },
+    /// cl100k, Llama 3, Qwen. `digits` numbers at most in a piece; with `whole_tail` white space that ends the text is one
+    /// piece even if it holds a newline.
+    Cl100k { digits: usize, whole_tail: bool },
+    /// o200k. `digits` numbers at most in a piece.
+    O200k { digits: usize },
+}
+
 /// A text and the class table, so that a scanner can look at characters by byte offset.
 pub(crate) struct Text<'a> {
-    bytes: &'a [u8],
-    classes: &'static Classes,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) classes: &'static Classes,
 }
 
 impl<'a> Text<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
         Self { bytes: text.as_bytes(), classes: Classes::get() }
+    }
+
+    /// End of the piece that starts at `i`, which is inside the text.
+    pub(crate) fn next(&self, rule: Rule, i: usize) -> usize {
+        match rule {
+            Rule::Gpt2 { single_digits } => self.gpt2(i, single_digits),
+            Rule::Cl100k { digits, whole_tail } => self.cl100k(i, digits, whole_tail),
+            Rule::O200k { digits } => self.o200k(i, digits),
+        }
     }
 
     /// Class and byte length of the character at `i`; `(0, 0)` at the end of the text.
@@ -29,7 +50,8 @@ impl<'a> Text<'a> {
     }
 
     /// `at` for a character of two to four bytes.
-    fn wide(&self, i: usize) -> (u8, usize) {
+    #[inline(always)]
+    pub(crate) fn wide(&self, i: usize) -> (u8, usize) {
         let low = |k: usize| u32::from(self.bytes[i + k] & 0x3f);
         let lead = u32::from(self.bytes[i]);
         let (code, len) = match lead {
@@ -72,9 +94,12 @@ impl<'a> Text<'a> {
         if last > i { last } else { end }
     }
 
-    /// `\s*[\r\n]+|\s+(?!\S)|\s+` at `i`.
-    fn spaces_by_line(&self, i: usize) -> usize {
+    /// `\s*[\r\n]+|\s+(?!\S)|\s+` at `i`; with `whole_tail`, `\s+$` before these.
+    fn spaces_by_line(&self, i: usize, whole_tail: bool) -> usize {
         let end = self.run(i, WHITE);
+        if whole_tail && end == self.bytes.len() {
+            return end;
+        }
         match self.bytes[i..end].iter().rposition(|b| matches!(b, b'\r' | b'\n')) {
             Some(newline) => i + newline + 1,
             None => self.spaces(i, end),
@@ -82,7 +107,7 @@ impl<'a> Text<'a> {
     }
 
     /// Bytes of `'s|'t|'re|'ve|'m|'ll|'d` at `i`, 0 if it is not there.
-    fn contraction(&self, i: usize) -> usize {
+    pub(crate) fn contraction(&self, i: usize) -> usize {
         match &self.bytes[i..] {
             [b'\'', b's' | b't' | b'm' | b'd', ..] => 2,
             [b'\'', b'r' | b'v', b'e', ..] | [b'\'', b'l', b'l', ..] => 3,
@@ -91,7 +116,7 @@ impl<'a> Text<'a> {
     }
 
     /// `contraction` under `(?i:…)`. U+017F (long s, bytes C5 BF) folds to `s`.
-    fn contraction_any_case(&self, i: usize) -> usize {
+    pub(crate) fn contraction_any_case(&self, i: usize) -> usize {
         match &self.bytes[i..] {
             [b'\'', b's' | b'S' | b't' | b'T' | b'm' | b'M' | b'd' | b'D', ..] => 2,
             [b'\'', b'r' | b'R' | b'v' | b'V', b'e' | b'E', ..] => 3,
@@ -134,7 +159,7 @@ impl<'a> Text<'a> {
     /// `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`; with `single_digits`, `\p{N}` in place
     /// of ` ?\p{N}+`.
     #[inline(always)]
-    pub(crate) fn gpt2(&self, i: usize, single_digits: bool) -> usize {
+    fn gpt2(&self, i: usize, single_digits: bool) -> usize {
         if self.bytes[i] == b'\'' {
             let len = self.contraction(i);
             if len > 0 {
@@ -156,7 +181,7 @@ impl<'a> Text<'a> {
     /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
     /// with at most `digits` numbers in a piece.
     #[inline(always)]
-    pub(crate) fn cl100k(&self, i: usize, digits: usize) -> usize {
+    fn cl100k(&self, i: usize, digits: usize, whole_tail: bool) -> usize {
         let (class, len) = self.at(i);
         match class {
             UPPER | LOWER | CASELESS => return self.run(i + len, LETTER),
@@ -175,12 +200,12 @@ impl<'a> Text<'a> {
             }
             _ => {}
         }
-        self.symbols(i, false).unwrap_or_else(|| self.spaces_by_line(i))
+        self.symbols(i, false).unwrap_or_else(|| self.spaces_by_line(i, whole_tail))
     }
 
     /// The o200k pattern (see `split::O200K`), with at most `digits` numbers in a piece.
     #[inline(always)]
-    pub(crate) fn o200k(&self, i: usize, digits: usize) -> usize {
+    fn o200k(&self, i: usize, digits: usize) -> usize {
         let (class, len) = self.at(i);
         if class == NUMBER {
             return self.numbers(i + len, digits);
@@ -188,7 +213,7 @@ impl<'a> Text<'a> {
         if let Some(end) = self.cased_word(i, class, len) {
             return end + self.contraction_any_case(end);
         }
-        self.symbols(i, true).unwrap_or_else(|| self.spaces_by_line(i))
+        self.symbols(i, true).unwrap_or_else(|| self.spaces_by_line(i, false))
     }
 
     /// The two word alternatives of o200k without their contraction:
@@ -263,12 +288,14 @@ mod tests {
 
     #[test]
     fn cl100k_cuts_three_numbers_and_keeps_newlines_with_symbols() {
-        let cl100k = |text| cut(text, |t, i| t.cl100k(i, 3));
+        let cl100k = |text| cut(text, |t, i| t.cl100k(i, 3, false));
         assert_eq!(
             cl100k("x 12345 'S it'S\n\n  y);\r\n\tz"),
             ["x", " ", "123", "45", " '", "S", " it", "'S", "\n\n", " ", " y", ");\r\n", "\tz"]
         );
-        assert_eq!(cut("a12", |t, i| t.cl100k(i, 1)), ["a", "1", "2"]);
+        assert_eq!(cut("a12", |t, i| t.cl100k(i, 1, false)), ["a", "1", "2"]);
+        assert_eq!(cut("a\n  ", |t, i| t.cl100k(i, 3, false)), ["a", "\n", "  "]);
+        assert_eq!(cut("a\n  ", |t, i| t.cl100k(i, 3, true)), ["a", "\n  "]);
     }
 
     #[test]

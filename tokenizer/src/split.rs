@@ -1,8 +1,8 @@
 //! Pre-tokenisation: cut a text into the pieces inside which BPE merges.
 //!
 //! In: a text. Out: its pieces in order; together they are the text. `Split` is the manifest's word for it, `Splitter` the
-//! compiled form. The four named splits are hand-written (`scan`); any other regex runs on fancy-regex. Leaves ids to
-//! `encode`. What `tokenizer.json` shows is the pattern returned by [`Splitter::pattern`].
+//! compiled form. The four named splits are hand-written (`window`, `scan`); any other regex runs on fancy-regex. Leaves ids
+//! to `encode`. What `tokenizer.json` shows is the pattern returned by [`Splitter::pattern`].
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -10,15 +10,26 @@ use fancy_regex::Regex;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::scan::Text;
+use crate::{
+    planes::Level,
+    scan::Rule,
+    window::{self, MOST},
+};
 
 /// The pattern of GPT-2, as built into Hugging Face's `ByteLevel`.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// The pattern of cl100k as published with Llama 3 and most Hugging Face files. Newer tiktoken adds `\s++$`, which differs
-/// only for white space at the very end of a text that holds a newline.
+/// The pattern of cl100k as published with Llama 3 and most Hugging Face files.
 const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The pattern of o200k.
 const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The pattern of GPT-2 as tiktoken writes it (r50k, p50k). It cuts alike.
+const GPT2_TIKTOKEN: &str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s";
+/// The pattern of cl100k as tiktoken writes it since 0.8. White space at the very end of a text is one piece there, even if it
+/// holds a newline.
+const CL100K_TIKTOKEN: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s";
+/// The same in words that mean the same to Oniguruma, where `{1,3}+` and `$` do not.
+const CL100K_TAIL: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+\z|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// How a text is cut before merging: `"gpt2"`, `"cl100k"`, `"o200k"`, `"llama3"`, or any regex.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,23 +137,33 @@ pub struct Splitter {
     split: Split,
     single_digits: bool,
     pattern: Cow<'static, str>,
+    /// The hand-written form; `None` for a user's regex.
+    rule: Option<Rule>,
     regex: Option<Regex>,
+    level: Level,
+    /// What cuts each piece further. Only in files of others.
+    then: Option<Box<Splitter>>,
 }
 
 impl Splitter {
     /// Compiles a split. With `single_digits` every number character is a piece of its own (only for named splits).
     pub fn new(split: &Split, single_digits: bool) -> Result<Self, SplitError> {
-        let (pattern, regex) = match split {
+        let most = if single_digits { 1 } else { 3 };
+        let (pattern, rule) = match split {
             Split::Regex(_) if single_digits => return Err(SplitError::DigitsOfRegex),
-            Split::Regex(pattern) => (Cow::Owned(pattern.clone()), Some(compile(pattern)?)),
-            Split::Gpt2 => (digits(GPT2, r" ?\p{N}+", single_digits), None),
-            Split::Cl100k | Split::Llama3 => (digits(CL100K, r"\p{N}{1,3}", single_digits), None),
-            Split::O200k => (digits(O200K, r"\p{N}{1,3}", single_digits), None),
+            Split::Regex(pattern) => (Cow::Owned(pattern.clone()), None),
+            Split::Gpt2 => (digits(GPT2, r" ?\p{N}+", single_digits), Some(Rule::Gpt2 { single_digits })),
+            Split::Cl100k | Split::Llama3 => {
+                (digits(CL100K, r"\p{N}{1,3}", single_digits), Some(Rule::Cl100k { digits: most, whole_tail: false }))
+            }
+            Split::O200k => (digits(O200K, r"\p{N}{1,3}", single_digits), Some(Rule::O200k { digits: most })),
         };
-        Ok(Self { split: split.clone(), single_digits, pattern, regex })
+        let regex = if rule.is_none() { Some(compile(&pattern)?) } else { None };
+        Ok(Self { split: split.clone(), single_digits, pattern, rule, regex, level: Level::detect(), then: None })
     }
 
-    /// The named splitter whose pattern this is, or the pattern as a regex. For reading `tokenizer.json`.
+    /// The named splitter whose pattern this is, or the pattern as a regex. For reading `tokenizer.json`. Knows the patterns
+    /// of tiktoken too.
     pub fn from_pattern(pattern: &str) -> Result<Self, SplitError> {
         for split in [Split::Gpt2, Split::Cl100k, Split::O200k] {
             for single_digits in [false, true] {
@@ -152,7 +173,40 @@ impl Splitter {
                 }
             }
         }
-        Self::new(&Split::Regex(pattern.to_owned()), false)
+        match pattern {
+            GPT2_TIKTOKEN => Self::new(&Split::Gpt2, false),
+            CL100K_TIKTOKEN | CL100K_TAIL => Ok(Self {
+                pattern: CL100K_TAIL.into(),
+                rule: Some(Rule::Cl100k { digits: 3, whole_tail: true }),
+                ..Self::new(&Split::Cl100k, false)?
+            }),
+            _ => Self::new(&Split::Regex(pattern.to_owned()), false),
+        }
+    }
+
+    /// The splitter of a rank file of tiktoken by the encoding's name there: `gpt2`, `r50k_base`, `p50k_base`, `cl100k_base`,
+    /// `o200k_base`, `o200k_harmony`.
+    pub fn tiktoken(encoding: &str) -> Result<Self, SplitError> {
+        Self::from_pattern(match encoding {
+            "gpt2" | "r50k_base" | "p50k_base" | "p50k_edit" => GPT2_TIKTOKEN,
+            "cl100k_base" => CL100K_TIKTOKEN,
+            "o200k_base" | "o200k_harmony" => O200K,
+            _ => return Err(SplitError::Unknown { name: encoding.to_owned() }),
+        })
+    }
+
+    /// Cuts each piece further, as a sequence of pre-tokenizers does.
+    pub(crate) fn then(mut self, next: Self) -> Self {
+        self.then = Some(Box::new(match self.then.take() {
+            Some(then) => then.then(next),
+            None => next,
+        }));
+        self
+    }
+
+    /// This splitter and those that cut further, in order.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |splitter| splitter.then.as_deref())
     }
 
     /// The regex that cuts the same way, as `tokenizer.json` shows it.
@@ -180,16 +234,48 @@ impl Splitter {
     /// `pieces` as byte ranges.
     #[inline]
     pub(crate) fn spans(&self, text: &str, each: &mut impl FnMut(usize, usize)) {
-        let scanner = Text::new(text);
-        let limit = if self.single_digits { 1 } else { 3 };
-        match (&self.split, &self.regex) {
-            (Split::Gpt2, _) if self.single_digits => walk(text, each, |i| scanner.gpt2(i, true)),
-            (Split::Gpt2, _) => walk(text, each, |i| scanner.gpt2(i, false)),
-            (Split::Cl100k | Split::Llama3, _) => walk(text, each, |i| scanner.cl100k(i, limit)),
-            (Split::O200k, _) => walk(text, each, |i| scanner.o200k(i, limit)),
-            (Split::Regex(_), regex) => {
-                let regex = regex.as_ref().expect("`new` compiles the regex of `Split::Regex`");
-                regex_spans(regex, text, each);
+        let mut ends = [0; 4 * MOST];
+        let mut start = 0;
+        while let Some(n) = self.fill(text, start, &mut ends) {
+            if n == 0 {
+                return;
+            }
+            for &end in &ends[..n] {
+                each(start, end);
+                start = end;
+            }
+        }
+        self.spans_by_steps(text, 0, each);
+    }
+
+    /// Ends of the pieces from `start`, where a piece starts: as many as fit into `ends` ([`MOST`] places or more), none at
+    /// the end of the text. `None` if only `spans` can cut.
+    #[inline]
+    pub(crate) fn fill(&self, text: &str, start: usize, ends: &mut [usize]) -> Option<usize> {
+        match (self.rule, &self.then) {
+            (Some(rule), None) => Some(window::fill(self.level, rule, text, start, ends)),
+            _ => None,
+        }
+    }
+
+    fn spans_by_steps(&self, text: &str, offset: usize, each: &mut dyn FnMut(usize, usize)) {
+        let mut further = |start: usize, end: usize| match &self.then {
+            Some(then) => then.spans_by_steps(&text[start..end], offset + start, each),
+            None => each(offset + start, offset + end),
+        };
+        match &self.regex {
+            Some(regex) => regex_spans(regex, text, &mut further),
+            None => {
+                let mut ends = [0; MOST];
+                let mut start = 0;
+                while start < text.len() {
+                    let rule = self.rule.expect("a splitter without a regex has a rule");
+                    let n = window::fill(self.level, rule, text, start, &mut ends);
+                    for &end in &ends[..n] {
+                        further(start, end);
+                        start = end;
+                    }
+                }
             }
         }
     }
@@ -198,16 +284,6 @@ impl Splitter {
 /// The pattern with its numbers alternative replaced by a single `\p{N}`.
 fn digits(pattern: &'static str, numbers: &str, single: bool) -> Cow<'static, str> {
     if single { pattern.replace(numbers, r"\p{N}").into() } else { pattern.into() }
-}
-
-#[inline(always)]
-fn walk(text: &str, each: &mut impl FnMut(usize, usize), next: impl Fn(usize) -> usize) {
-    let mut start = 0;
-    while start < text.len() {
-        let end = next(start);
-        each(start, end);
-        start = end;
-    }
 }
 
 /// Matches and the gaps between them, as Hugging Face's `Split` with behaviour "Isolated".
@@ -238,15 +314,16 @@ mod tests {
         out
     }
 
-    /// Every hand-written splitter beside a splitter that runs its published pattern.
+    /// Every hand-written splitter at every level beside a splitter that runs its published pattern.
     fn pairs() -> Vec<(Splitter, Splitter)> {
-        let mut out = Vec::new();
+        let mut ours = vec![Splitter::tiktoken("cl100k_base").unwrap()];
         for split in [Split::Gpt2, Split::Cl100k, Split::O200k, Split::Llama3] {
-            for single_digits in [false, true] {
-                let ours = Splitter::new(&split, single_digits).unwrap();
-                let regex = Splitter::new(&Split::Regex(ours.pattern().to_owned()), false).unwrap();
-                out.push((ours, regex));
-            }
+            ours.extend([false, true].map(|single_digits| Splitter::new(&split, single_digits).unwrap()));
+        }
+        let mut out = Vec::new();
+        for ours in ours {
+            let regex = Splitter::new(&Split::Regex(ours.pattern().to_owned()), false).unwrap();
+            out.extend(Level::all().into_iter().map(|level| (Splitter { level, ..ours.clone() }, regex.clone())));
         }
         out
     }
@@ -259,17 +336,67 @@ mod tests {
         (*state >> 33) as usize
     }
 
+    /// Compares on one text, and says around which place they differ.
+    fn assert_alike(ours: &Splitter, regex: &Splitter, text: &str) {
+        let (a, b) = (pieces(ours, text), pieces(regex, text));
+        if let Some(i) = (0..a.len().max(b.len())).find(|&i| a.get(i) != b.get(i)) {
+            let near = |pieces: &[&str]| format!("{:?}", &pieces[i.saturating_sub(2)..pieces.len().min(i + 3)]);
+            panic!("{:?} {:?}: ours {} regex {}", ours.pattern(), ours.level, near(&a), near(&b));
+        }
+    }
+
     #[test]
     fn hand_written_splits_equal_their_regex_on_random_mixtures() {
         let alphabet: Vec<char> =
             "aZſK'stRElLvVdDmM 0½٣\t\n\r\u{a0}\u{3000}.-/!_ǅʰ漢ßÉ\u{301}ா😀\u{200b}\u{200d}ªк".chars().collect();
+        let plain: Vec<char> = "abcdeeestSTDD   019''.,-/\n\n\t漢é\u{301}“Я".chars().collect();
         let mut state = 17;
-        for (ours, regex) in pairs() {
-            for round in 0..2000 {
-                let len = noise(&mut state) % 24;
-                let text: String = (0..len).map(|_| alphabet[noise(&mut state) % alphabet.len()]).collect();
-                assert_eq!(pieces(&ours, &text), pieces(&regex, &text), "{ours:?} round {round} {text:?}");
+        let noisy = |alphabet: &[char], most: usize, state: &mut u64| -> String {
+            let len = noise(state) % most;
+            (0..len).map(|_| alphabet[noise(state) % alphabet.len()]).collect()
+        };
+        let mut texts: Vec<String> = (0..1500).map(|_| noisy(&alphabet, 24, &mut state)).collect();
+        // Longer than a window, and runs that cross its end.
+        texts.extend((0..400).map(|_| noisy(&alphabet, 300, &mut state)));
+        texts.extend((0..1200).map(|_| noisy(&plain, 300, &mut state)));
+        texts.extend((0..600).map(|round| {
+            let mut text = String::new();
+            while text.len() < 300 {
+                let c = plain[noise(&mut state) % plain.len()];
+                (0..1 + noise(&mut state) % (1 + round / 10)).for_each(|_| text.push(c));
             }
+            text
+        }));
+        for (ours, regex) in pairs() {
+            texts.iter().for_each(|text| assert_alike(&ours, &regex, text));
+        }
+    }
+
+    #[test]
+    fn hand_written_splits_equal_their_regex_on_real_text() {
+        let texts = [
+            include_str!("../fixtures/shakespeare.txt"),
+            include_str!("../fixtures/multilingual.txt"),
+            include_str!("../fixtures/peps.txt"),
+            include_str!("window.rs"),
+        ];
+        for (ours, regex) in pairs() {
+            texts.iter().for_each(|text| assert_alike(&ours, &regex, text));
+        }
+    }
+
+    #[test]
+    fn hand_written_splits_equal_their_regex_around_every_scalar() {
+        // What is uniform for `unicode` is sampled; every class is checked there for every scalar.
+        let uniform = |code: u32| {
+            matches!(code, 0x3400..=0x9fff | 0xac00..=0xd7a3 | 0xe000..=0xf8ff | 0x1_7000..=0x1_8cff | 0x2_0000..)
+                && !code.is_multiple_of(61)
+        };
+        let scalars: Vec<char> = (0..=0x10_ffff).filter(|&code| !uniform(code)).filter_map(char::from_u32).collect();
+        let around = |c: &char| format!("{c}\n{c}{c} {c}7{c}'{c}'s{c}B \n{c} {c}b. a{c}z");
+        let texts: Vec<String> = scalars.chunks(64).map(|group| group.iter().map(around).collect()).collect();
+        for (ours, regex) in pairs() {
+            texts.iter().for_each(|text| assert_alike(&ours, &regex, text));
         }
     }
 
@@ -290,6 +417,7 @@ mod tests {
         assert!("cl10k".parse::<Split>().unwrap_err().to_string().contains("known: gpt2, cl100k"));
         assert!("(".parse::<Split>().is_err());
         assert!(Splitter::new(&r"\w+".parse().unwrap(), true).is_err());
+        assert!(Splitter::tiktoken("x200k").is_err());
         for (ours, _) in pairs() {
             let found = Splitter::from_pattern(ours.pattern()).unwrap();
             assert_eq!((found.pattern(), found.single_digits()), (ours.pattern(), ours.single_digits()));

@@ -58,7 +58,7 @@ impl Ties {
 
 /// What to train.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct TokenizerConfig {
     /// Number of ids: special tokens + 256 byte symbols + merges. Fewer if the text runs out of pairs.
     pub vocab_size: usize,
@@ -286,13 +286,12 @@ mod tests {
     }
 
     #[test]
-    fn the_config_reads_names_and_refuses_unknown_ones() {
+    fn the_config_reads_names_and_refuses_unknown_values() {
         let read = |text: &str| serde_json::from_str::<TokenizerConfig>(text);
         let config =
             read(r#"{"vocab_size": 300, "split": "o200k", "ties": "greatest", "single_digits": true}"#).unwrap();
         assert_eq!((config.split, config.ties, config.single_digits), (Split::O200k, Ties::Greatest, true));
         assert_eq!(read("{}").unwrap(), TokenizerConfig::default());
         assert!(read(r#"{"split": "cl10k"}"#).unwrap_err().to_string().contains("known: gpt2"));
-        assert!(read(r#"{"vocabsize": 3}"#).is_err());
     }
 }

@@ -167,8 +167,8 @@ kinds! {
         "Trains a fastText classifier on labelled text, or an n-gram model on text, and measures it on held-out rows.";
     Tasks(stage::tasks::TasksStage) = "tasks" version 1, (0, 1), Table => Table, [], seeded true,
         "Makes prompts with exact answers, some from crawled sentences, split into training and held-out sets.";
-    Tokenizer(tokenizer::TokenizerConfig) = "tokenizer" version 1, (1, 64), Table => Tokenizer, [], seeded false,
-        "Trains a byte-level BPE tokenizer.";
+    Tokenizer(stage::tokenizer::TokenizerStage) = "tokenizer" version 2, (0, 64), Table => Tokenizer, [], seeded false,
+        "Trains a byte-level BPE tokenizer, or reads one, and measures how well it fits.";
     Tokenize(stage::tokenize::TokenizeConfig) = "tokenize" version 1, (1, 64), Table => Shards,
         [required("tokenizer", Output::Tokenizer)], seeded false,
         "Writes token shards and the table of documents in them.";

@@ -24,7 +24,7 @@ pub mod sql;
 pub mod stats;
 pub mod tasks;
 pub mod tokenize;
-mod tokenizer;
+pub mod tokenizer;
 pub mod verdict;
 
 use crate::dataset::Dataset;
@@ -154,6 +154,7 @@ fn assets(stage: &Stage, folder: &Path) -> std::result::Result<Vec<(String, Asse
         StageOptions::Language(o) => Ok(language::files(o, folder)),
         StageOptions::Filter(o) => Ok(filter::files(o, folder)),
         StageOptions::Dedup(o) => Ok(dedup::files(o, folder)),
+        StageOptions::Tokenizer(o) => Ok(tokenizer::files(o, folder)),
         _ => Ok(Vec::new()),
     }
 }
@@ -168,6 +169,7 @@ pub fn check_assets(stage: &Stage, folder: &Path) -> Vec<OptionFault> {
                 Some("takedown") => "takedown",
                 Some("lists") => "lists",
                 Some("against") => "against",
+                Some("file") => "file",
                 _ => "model",
             };
             missing.map(|(n, a)| OptionFault::new(key(n), format!("there is no file {}", a.shown()))).collect()
@@ -343,6 +345,6 @@ impl Context<'_> {
 
 /// Stack of a worker: DataFusion's planner recurses.
 pub(crate) const STACK: usize = 8 << 20;
-const UNPOISONED: &str = "the lock is whole because no holder panics";
+pub(crate) const UNPOISONED: &str = "the lock is whole because no holder panics";
 
 impl Options for filters::extract::ExtractConfig {}

@@ -244,8 +244,8 @@ fn shape(stage: &Stage, inputs: &[(&str, Shape)]) -> std::result::Result<Option<
             of_rows(verdict::table(Default::default(), Default::default())).map_err(|e| ("kind", e))
         }
         StageOptions::Eval(_) => of_rows(eval::table("", Vec::new())).map_err(|e| ("kind", e)),
+        StageOptions::Tokenizer(o) => tokenizer::check_inputs(&stage.inputs, o).map(|()| None),
         StageOptions::Classifier(_)
-        | StageOptions::Tokenizer(_)
         | StageOptions::Tokenize(_)
         | StageOptions::Pretrain(_)
         | StageOptions::Sft(_)

@@ -25,7 +25,7 @@ pub fn prune(tokenizer: &Tokenizer, usage: &[u64], min_count: u64) -> Result<Pru
     }
     let mut kept: Vec<bool> = usage.iter().map(|&count| count >= min_count.max(1)).collect();
     parts.specials.iter().for_each(|special| kept[special.id as usize] = true);
-    tokenizer.byte_ids.iter().for_each(|&id| kept[id as usize] = true);
+    tokenizer.merging.byte_ids.iter().for_each(|&id| kept[id as usize] = true);
     let mut changed = true;
     while changed {
         changed = false;

@@ -83,20 +83,23 @@ impl Report {
         Self { groups: BTreeMap::new(), usage: vec![0; tokenizer.vocab_size()] }
     }
 
-    /// Measures one text. `ids` is room for its tokens.
-    pub fn add(&mut self, encoder: &mut Encoder, group: &str, text: &str, ids: &mut Vec<u32>) {
+    /// Measures one text and adds it to all of its groups. `ids` is room for its tokens.
+    pub fn add(&mut self, encoder: &mut Encoder, groups: &[impl AsRef<str>], text: &str, ids: &mut Vec<u32>) {
         ids.clear();
         encoder.encode_into(text, ids);
         ids.iter().for_each(|&id| self.usage[id as usize] += 1);
-        if !self.groups.contains_key(group) {
-            self.groups.insert(group.to_owned(), GroupRow { group: group.to_owned(), ..GroupRow::default() });
+        let (characters, words) = (text.chars().count() as u64, text.split_whitespace().count() as u64);
+        for group in groups.iter().map(AsRef::as_ref) {
+            if !self.groups.contains_key(group) {
+                self.groups.insert(group.to_owned(), GroupRow { group: group.to_owned(), ..GroupRow::default() });
+            }
+            let row = self.groups.get_mut(group).expect("the group was just put there");
+            row.documents += 1;
+            row.bytes += text.len() as u64;
+            row.characters += characters;
+            row.words += words;
+            row.tokens += ids.len() as u64;
         }
-        let row = self.groups.get_mut(group).expect("the group was just put there");
-        row.documents += 1;
-        row.bytes += text.len() as u64;
-        row.characters += text.chars().count() as u64;
-        row.words += text.split_whitespace().count() as u64;
-        row.tokens += ids.len() as u64;
     }
 
     /// Adds a report on other texts with the same tokenizer.
@@ -157,7 +160,7 @@ mod tests {
 
     fn measured(tokenizer: &Tokenizer, texts: &[(&str, &str)]) -> Report {
         let (mut report, mut encoder, mut ids) = (Report::new(tokenizer), tokenizer.encoder(), Vec::new());
-        texts.iter().for_each(|(group, text)| report.add(&mut encoder, group, text, &mut ids));
+        texts.iter().for_each(|(group, text)| report.add(&mut encoder, &[group], text, &mut ids));
         report
     }
 

@@ -59,7 +59,7 @@ pub fn superwords(
     }
     check_words(chunks)?;
     let order = config.ties.byte_order();
-    let mut ids: Vec<u32> = order.iter().map(|&byte| base.byte_ids[usize::from(byte)]).collect(); // by symbol
+    let mut ids: Vec<u32> = order.iter().map(|&byte| base.merging.byte_ids[usize::from(byte)]).collect(); // by symbol
     let mut symbols: HashMap<u32, u32> = ids.iter().copied().zip(0..).collect();
     let mut merges = Vec::with_capacity(parts.merges.len());
     for &(left, right, id) in &parts.merges {
