@@ -117,7 +117,7 @@ fn paragraphs_and_lines_are_cut_in_the_order_of_the_input_and_put_back_from_the_
     assert_eq!(number(&run, "SELECT count(*) FROM seen_verdicts WHERE method = 'bloom' AND status = 'kept'"), 2.0);
     let edits = csv(&run, "SELECT rule, count(*), sum(octet_length(removed)) FROM seen_edits GROUP BY rule");
     assert!(edits.lines().nth(1).unwrap().starts_with("dedup.bloom,"), "{edits}");
-    let run = mill(folder.path(), ", unit = \"paragraph\", normalise = true", "2");
+    let run = mill(folder.path(), ", unit = \"paragraph\"", "2");
     assert_eq!(texts_of(&run)[0], texts[0]);
     assert_eq!(texts_of(&run)[1], format!("{head}\n{}", sentence(2)));
 }

@@ -11,6 +11,7 @@ mod kills;
 mod mill;
 mod parity;
 mod placement;
+mod retain;
 mod rooms;
 mod shapes;
 mod sources;

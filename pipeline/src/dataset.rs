@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::receipt::Receipt;
+use crate::retain;
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::parquet::arrow::ProjectionMask;
@@ -35,9 +36,14 @@ impl Dataset {
         Ok(Self { name: name.to_string(), path, receipt })
     }
 
-    /// Paths of the files whose name starts with `prefix`, in name order: `part-`, `verdicts-`, `train-`.
+    /// Whether its documents were dropped; see [`retain`].
+    pub fn documents_dropped(&self) -> bool {
+        retain::is_dropped(&self.path)
+    }
+
+    /// Paths of the files whose name starts with `prefix`, in name order: `part-`, `verdicts-`, `train-`; without those that were dropped.
     pub fn files(&self, prefix: &str) -> Vec<PathBuf> {
-        let named = self.receipt.files.iter().filter(|f| f.path.starts_with(prefix));
+        let named = retain::stored(&self.path, &self.receipt).filter(|f| f.path.starts_with(prefix));
         named.map(|f| self.path.join(&f.path)).collect()
     }
 
@@ -49,6 +55,9 @@ impl Dataset {
     /// Columns of the table; an error if the output is no table.
     pub fn schema(&self) -> Result<SchemaRef> {
         let first = self.parts().into_iter().next().ok_or_else(|| {
+            if self.documents_dropped() {
+                return Error::Query(dropped(&self.name));
+            }
             Error::Query(format!("stage `{}` (kind {}) has no rows to read", self.name, self.receipt.kind))
         })?;
         Ok(reader(&first)?.schema().clone())
@@ -95,6 +104,14 @@ impl Dataset {
         }
         Ok(all)
     }
+}
+
+/// What is said to who asks for the documents of a stage that has none any more.
+pub fn dropped(stage: &str) -> String {
+    format!(
+        "error: the documents of `{stage}` were dropped once every stage that reads them was committed (retain = \"verdicts\")\n\
+         hint: ask {stage}_verdicts, or take `retain` away in the manifest and run it again"
+    )
 }
 
 fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {

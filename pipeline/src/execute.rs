@@ -6,6 +6,7 @@ use crate::manifest::{Manifest, Stage};
 use crate::plan::{self, Key};
 use crate::progress::{Event, Progress};
 use crate::receipt::{self, Receipt};
+use crate::retain::{self, Retain};
 use crate::stage::{self, Context, Settings};
 use crate::store::{OutputDir, durable, lock};
 use serde::{Deserialize, Serialize};
@@ -86,19 +87,21 @@ pub fn run(
         let receipts = done.iter().map(|(n, d)| (n.clone(), d.receipt.clone())).collect();
         let key = plan::key(stage, &manifest.folder, &receipts)?;
         let path = plan::store_path(run, &key.fingerprint());
-        let receipt = match plan::finished(&path)? {
+        let lacks = stage.retain == Retain::All && retain::is_dropped(&path);
+        let receipt = match plan::finished(&path)?.filter(|_| !lacks) {
             Some(receipt) => {
                 progress.event(Event::Cached { stage: &stage.name, rows: receipt.rows });
                 summary.cached += 1;
                 receipt
             }
             None => {
-                summary.ran += 1;
+                summary.ran += 1 + restore(manifest, stage, &mut done, settings, progress, stop)?;
                 run_stage(manifest, stage, &key, &path, &done, settings, progress, stop)?
             }
         };
         durable::switch_link(&PathBuf::from(".store").join(key.fingerprint()), &run.join(&stage.name))?;
         done.insert(stage.name.clone(), Dataset { name: stage.name.clone(), path, receipt });
+        let_go(manifest, &done)?;
     }
     // What `only` left out but stands from before stays in the run.
     for stage in manifest.stages.iter().filter(|s| !wanted.contains(&s.name)) {
@@ -113,6 +116,56 @@ pub fn run(
     record(manifest, run, &done)?;
     summary.elapsed_secs = started.elapsed().as_secs_f64();
     Ok(summary)
+}
+
+/// Runs those stages again whose documents a stage is about to read and which `retain` let go; gives their number.
+fn restore(
+    manifest: &Manifest,
+    reader: &Stage,
+    done: &mut BTreeMap<String, Dataset>,
+    settings: &Settings,
+    progress: &dyn Progress,
+    stop: &AtomicBool,
+) -> Result<usize> {
+    let mut ran = 0;
+    for name in reader.needs() {
+        let before = done.get(name).expect("stages run after what they need").clone();
+        if !before.documents_dropped() {
+            continue;
+        }
+        progress.event(Event::Warning(&format!(
+            "`{name}` runs again: `{}` reads its documents, which were dropped (retain = \"verdicts\")",
+            reader.name
+        )));
+        let stage = manifest.stage(name).expect("what is done is a stage of the manifest");
+        ran += 1 + restore(manifest, stage, done, settings, progress, stop)?;
+        let receipts = done.iter().map(|(n, d)| (n.clone(), d.receipt.clone())).collect();
+        let key = plan::key(stage, &manifest.folder, &receipts)?;
+        let receipt = run_stage(manifest, stage, &key, &before.path, done, settings, progress, stop)?;
+        if receipt.output_digest != before.receipt.output_digest {
+            return Err(Error::Integrity(format!(
+                "stage `{name}` ran again and gave other bytes: {} where {} was committed\nhint: remove what was made of it with  gristmill rm  and run the manifest again",
+                receipt.output_digest, before.receipt.output_digest
+            )));
+        }
+        done.insert(name.clone(), Dataset { receipt, ..before });
+    }
+    Ok(ran)
+}
+
+/// Drops the documents of stages that retain verdicts alone and whose readers are all committed.
+fn let_go(manifest: &Manifest, done: &BTreeMap<String, Dataset>) -> Result<()> {
+    let stages = || manifest.stages.iter().filter_map(|s| done.get(&s.name).map(|d| (s, d)));
+    for (stage, dataset) in stages().filter(|(s, _)| s.retain == Retain::Verdicts) {
+        // Two stages may have one output.
+        let sharing = || stages().filter(|(_, d)| d.path == dataset.path).map(|(s, _)| s);
+        let readers = manifest.stages.iter().filter(|r| r.needs().any(|n| sharing().any(|s| s.name == *n)));
+        if sharing().all(|s| s.retain == Retain::Verdicts) && readers.clone().all(|r| done.contains_key(&r.name)) {
+            debug_assert!(readers.count() > 0, "`{}` has a reader because the manifest was checked", stage.name);
+            retain::drop_documents(&dataset.path, &dataset.receipt)?;
+        }
+    }
+    Ok(())
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one call, used once")]
@@ -133,6 +186,7 @@ fn run_stage(
         std::fs::remove_file(&stale).map_err(Error::io("remove", &stale))?;
     }
     durable::commit_json(path, plan::KEY, key)?;
+    retain::unmark(path)?;
     let dataset = |name: &String| done.get(name).expect("stages run after what they need").clone();
     let context = Context {
         stage,
@@ -146,6 +200,8 @@ fn run_stage(
         started,
         picked: None,
     };
+    let mut read = context.inputs.iter().chain(context.references.values().flatten());
+    assert!(!read.any(Dataset::documents_dropped), "documents are there because `restore` ran first");
     let output = stage::run(&context)?;
     let (mut files, counts, rows) = Receipt::from_fragments(&output.fragments);
     files.dedup();

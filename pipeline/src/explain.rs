@@ -29,6 +29,9 @@ pub fn explain(run: &Path, id: &str) -> Result<Vec<Value>> {
             let children = find(&session, dataset, "part-", "parent_id", &ids).await?;
             if !verdicts.is_empty() || !rows.is_empty() || !children.is_empty() {
                 steps.push(json!({ "stage": stage.name, "kind": stage.kind, "verdicts": verdicts, "rows": rows, "edits": edits, "derived": children.len(), "first_derived": children.first() }));
+                if dataset.documents_dropped() {
+                    steps.last_mut().expect("it was pushed one line up")["documents"] = "dropped".into();
+                }
             }
         }
         if steps.is_empty() {
@@ -70,7 +73,7 @@ pub fn forward(run: &Path, id: &str) -> Result<Vec<Value>> {
             }
             let needs = stage.inputs.iter().chain(stage.references.values().flatten());
             let from: Vec<&String> = needs.filter(|n| holding.contains(*n)).collect();
-            let is_table = !dataset.parts().is_empty();
+            let is_table = dataset.receipt.files.iter().any(|f| f.path.starts_with("part-"));
             if !rows.is_empty() || !derived.is_empty() {
                 // Models are trained on the split `train` alone: held-out tokens reach none.
                 if rows.is_empty() || rows.iter().any(|r| r.get("split").and_then(Value::as_str) != Some("holdout")) {

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod progress;
 pub mod receipt;
 pub mod report;
+pub mod retain;
 pub mod schema;
 pub mod session;
 pub mod sink;

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::estimate::{self, Estimate};
 use crate::manifest::{Manifest, Stage};
 use crate::receipt::Receipt;
+use crate::retain::{self, Retain};
 use crate::stage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -60,6 +61,8 @@ pub struct Planned {
     pub action: Action,
     /// Rows, bytes, seconds and memory: known for what is cached, else guessed.
     pub size: Estimate,
+    /// Whether its output stands without its documents, which `retain` let go.
+    pub documents_dropped: bool,
 }
 
 /// The folder of a stage's output.
@@ -86,10 +89,11 @@ pub fn key(stage: &Stage, folder: &Path, receipts: &BTreeMap<String, Receipt>) -
     })
 }
 
-/// The receipt of a finished stage whose files all have their committed length.
+/// The receipt of a finished stage whose files all have their committed length; documents that were dropped are not missed.
 pub fn finished(path: &Path) -> Result<Option<Receipt>> {
     let Some(receipt) = Receipt::read(path)? else { return Ok(None) };
-    let whole = receipt.files.iter().all(|f| std::fs::metadata(path.join(&f.path)).is_ok_and(|m| m.len() == f.bytes));
+    let whole =
+        retain::stored(path, &receipt).all(|f| std::fs::metadata(path.join(&f.path)).is_ok_and(|m| m.len() == f.bytes));
     Ok(whole.then_some(receipt))
 }
 
@@ -140,13 +144,21 @@ pub fn plan(manifest: &Manifest, run: &Path) -> Result<Vec<Planned>> {
     let mut planned = Vec::new();
     for stage in &manifest.stages {
         let last = Receipt::read(&run.join(&stage.name))?;
+        let mut documents_dropped = false;
         let waiting = stage.needs().find(|n| !receipts.contains_key(*n));
         let (action, receipt) = match waiting {
             Some(name) => (Action::Run(format!("`{name}` runs first")), None),
             None => {
                 let key = key(stage, &manifest.folder, &receipts)?;
-                match finished(&store_path(run, &key.fingerprint()))? {
-                    Some(receipt) => (Action::Cached, Some(receipt)),
+                let path = store_path(run, &key.fingerprint());
+                match finished(&path)? {
+                    Some(receipt) if retain::is_dropped(&path) && stage.retain == Retain::All => {
+                        (Action::Run("its documents were dropped, and `retain` keeps them now".into()), Some(receipt))
+                    }
+                    Some(receipt) => {
+                        documents_dropped = retain::is_dropped(&path);
+                        (Action::Cached, Some(receipt))
+                    }
                     None => (Action::Run(reason(run, &stage.name, &key)), None),
                 }
             }
@@ -159,9 +171,23 @@ pub fn plan(manifest: &Manifest, run: &Path) -> Result<Vec<Planned>> {
             }
         };
         sizes.insert(stage.name.clone(), size);
-        planned.push(Planned { name: stage.name.clone(), kind: stage.kind.to_string(), action, size });
+        planned.push(Planned {
+            name: stage.name.clone(),
+            kind: stage.kind.to_string(),
+            action,
+            size,
+            documents_dropped,
+        });
         if let Some(receipt) = receipt {
             receipts.insert(stage.name.clone(), receipt);
+        }
+    }
+    // A stage that runs reads its inputs: those without documents run first, and before them what they read.
+    for stage in manifest.stages.iter().rev() {
+        let runs = planned.iter().any(|p| p.name == stage.name && p.action != Action::Cached);
+        for need in planned.iter_mut().filter(|p| runs && p.documents_dropped && stage.needs().any(|n| *n == p.name)) {
+            need.action = Action::Run(format!("`{}` reads its documents, which were dropped", stage.name));
+            need.documents_dropped = false;
         }
     }
     Ok(planned)

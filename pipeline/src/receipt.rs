@@ -1,6 +1,7 @@
 //! The receipt: the last thing a stage writes, and the proof that it is whole.
 
 use crate::error::{Error, Result};
+use crate::retain;
 use crate::store::durable::{self, FileEntry};
 use crate::store::{Counts, FragmentRecord};
 use serde::{Deserialize, Serialize};
@@ -85,10 +86,10 @@ pub fn output_digest(files: &[FileEntry]) -> String {
     hasher.finalize().to_hex()[..32].to_string()
 }
 
-/// Re-reads every data file of a stage against its receipt; one line for each that is missing or holds other bytes.
+/// Re-reads every data file of a stage against its receipt, but for documents that were dropped; one line for each that is missing or holds other bytes.
 pub fn damage(folder: &Path, receipt: &Receipt) -> Vec<String> {
     let mut found = Vec::new();
-    for file in &receipt.files {
+    for file in retain::stored(folder, receipt) {
         let path = folder.join(&file.path);
         match durable::hash_file(&path) {
             Ok((digest, bytes)) if bytes == file.bytes && digest == file.blake3 => {}
@@ -113,7 +114,7 @@ pub fn damage(folder: &Path, receipt: &Receipt) -> Vec<String> {
 
 /// Files in a stage's folder that neither its receipt nor the run itself vouches for, relative to the folder, in name order.
 pub fn strangers(folder: &Path, receipt: &Receipt) -> Vec<String> {
-    const OWN: [&str; 6] = [RECEIPT, crate::plan::KEY, "events", "fragments", "side", "checkpoints"];
+    const OWN: [&str; 7] = [RECEIPT, retain::DROPPED, crate::plan::KEY, "events", "fragments", "side", "checkpoints"];
     let known: std::collections::BTreeSet<&str> = receipt.files.iter().map(|f| f.path.as_str()).collect();
     let (mut found, mut folders) = (Vec::new(), vec![String::new()]);
     while let Some(inside) = folders.pop() {

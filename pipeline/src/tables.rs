@@ -1,4 +1,5 @@
-//! A run as SQL sees it: stage `x` is table `x`, its verdicts `x_verdicts`, both joined `x_all`, its edits `x_edits`, and `stages`.
+//! A run as SQL sees it: stage `x` is table `x`, its verdicts `x_verdicts`, both joined `x_all`, its edits `x_edits`, and `stages`. A
+//! stage whose documents were dropped (`retain`) has no table `x`, and `x_all` of what read it has the columns of its verdicts alone.
 
 use crate::dataset::Dataset;
 use crate::error::Result;
@@ -48,14 +49,16 @@ async fn register_stage(
         // The input's columns beside the verdict: everything that was looked at, kept or not.
         let own =
             context.table(&verdicts).await?.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
-        let theirs = input.schema()?;
+        // Of an input whose documents were dropped, nothing is left to be shown beside the verdict.
+        let theirs = if input.documents_dropped() { Arc::new(Schema::empty()) } else { input.schema()? };
         let columns =
             theirs.fields().iter().map(|f| f.name()).filter(|n| !own.contains(n)).map(|n| format!(", i.\"{n}\""));
-        let query = format!(
-            "SELECT v.*{} FROM \"{verdicts}\" v LEFT JOIN \"{}\" i ON v.id = i.id",
-            columns.collect::<String>(),
-            input.name
-        );
+        let columns: String = columns.collect();
+        let join = match input.documents_dropped() {
+            true => String::new(),
+            false => format!(" LEFT JOIN \"{}\" i ON v.id = i.id", input.name),
+        };
+        let query = format!("SELECT v.*{columns} FROM \"{verdicts}\" v{join}");
         let view = context.sql(&query).await?.into_view();
         context.register_table(datafusion::common::TableReference::bare(format!("{}_all", stage.name)), view)?;
     }
@@ -83,6 +86,7 @@ fn summary(stages: &[(RevisionStage, Dataset)]) -> Result<MemTable> {
         ("rows", number(&|d| d.receipt.rows)),
         ("bytes", number(&|d| d.receipt.files.iter().map(|f| f.bytes).sum())),
         ("digest", text(&|s| s.0.digest.clone())),
+        ("documents", text(&|s| if s.1.documents_dropped() { "dropped" } else { "stored" }.to_string())),
     ];
     let fields: Vec<Field> = columns.iter().map(|(n, a)| Field::new(*n, a.data_type().clone(), true)).collect();
     debug_assert!(fields.iter().all(|f| *f.data_type() == DataType::Utf8 || *f.data_type() == DataType::UInt64));

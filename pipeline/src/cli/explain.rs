@@ -69,7 +69,8 @@ impl Explain {
         say!("{id} {}", outcome(&steps, id));
         let mut seen = Seen::default();
         for step in &steps {
-            say!("{} ({})", step["stage"].as_str().unwrap_or(""), step["kind"].as_str().unwrap_or(""));
+            let dropped = if step["documents"] == "dropped" { ", documents dropped by retain" } else { "" };
+            say!("{} ({}{dropped})", step["stage"].as_str().unwrap_or(""), step["kind"].as_str().unwrap_or(""));
             let rows = |of: &str| step[of].as_array().into_iter().flatten().filter_map(Value::as_object);
             for row in rows("verdicts") {
                 say!("{}", cells("verdict", &seen.news(row, id)));

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::execute::Revision;
 use crate::plan::store_path;
+use crate::retain;
 use crate::store::{lock, remove_folder};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -43,9 +44,14 @@ impl Gc {
             }
         }
         removed.sort();
+        let bare = wanted.iter().filter(|name| retain::is_dropped(&store_path(&self.run, name))).count();
         if json {
-            say!("{}", serde_json::json!({ "removed": removed, "dry_run": self.dry_run }));
+            let found = serde_json::json!({ "removed": removed, "dry_run": self.dry_run, "documents_dropped": bare });
+            say!("{found}");
         } else {
+            if bare > 0 {
+                note!("note: {bare} of the outputs that stay have verdicts alone (retain)");
+            }
             let verb = if self.dry_run { "would remove" } else { "removed" };
             say!("{verb} {} of {} outputs", removed.len(), removed.len() + wanted.len());
         }

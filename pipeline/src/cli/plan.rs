@@ -32,6 +32,7 @@ pub fn show(place: &Place, json: bool) -> Result<()> {
     let (mut bytes, mut secs, mut memory) = (0, 0.0, 0);
     for stage in &planned {
         let (what, why) = match &stage.action {
+            Action::Cached if stage.documents_dropped => ("cached", "its documents were dropped (retain)".to_string()),
             Action::Cached => ("cached", String::new()),
             Action::Run(why) => ("run", why.clone()),
         };

@@ -27,9 +27,9 @@ impl Status {
         for (stage, dataset) in &stages {
             let r = &dataset.receipt;
             let count = |name: &str| r.counts.get(name).map(|n| format!(" {name} {n}")).unwrap_or_default();
-            let bytes: u64 = r.files.iter().map(|f| f.bytes).sum();
+            let bytes: u64 = crate::retain::stored(&dataset.path, r).map(|f| f.bytes).sum();
             let shown = format!(
-                "{:12} {:13} {:>15} {:>9} {:>7.1} s {}{}{}{}",
+                "{:12} {:13} {:>15} {:>9} {:>7.1} s {}{}{}{}{}",
                 stage.name,
                 stage.kind,
                 extent(&stage.kind, r),
@@ -38,7 +38,8 @@ impl Status {
                 count("in"),
                 count("kept"),
                 count("dropped"),
-                count("failed")
+                count("failed"),
+                if dataset.documents_dropped() { " documents dropped (retain)" } else { "" }
             );
             say!("{}", shown.trim_end());
         }

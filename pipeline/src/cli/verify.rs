@@ -23,11 +23,18 @@ impl Verify {
         super::existing_run(&self.run)?;
         let stages = self.stages()?;
         let (mut sound, mut damaged, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+        let mut without_documents: Vec<&str> = Vec::new();
         for (name, path) in &stages {
             let (found, digest) = match Dataset::open(name, path.clone()) {
                 Ok(dataset) => {
                     for stranger in receipt::strangers(&dataset.path, &dataset.receipt) {
                         note!("note: {} is in no receipt (stage `{name}`)", path.join(stranger).display());
+                    }
+                    if dataset.documents_dropped() {
+                        note!(
+                            "note: the documents of `{name}` were dropped (retain = \"verdicts\"); the digest is of all that was committed"
+                        );
+                        without_documents.push(name.as_str());
                     }
                     (receipt::damage(&dataset.path, &dataset.receipt), dataset.receipt.output_digest)
                 }
@@ -46,7 +53,10 @@ impl Verify {
         }
         if json {
             let faults: Vec<_> = faults.iter().map(|(s, f)| serde_json::json!({ "stage": s, "fault": f })).collect();
-            say!("{}", serde_json::json!({ "run": self.run, "stages": sound, "damaged": faults }));
+            say!(
+                "{}",
+                serde_json::json!({ "run": self.run, "stages": sound, "damaged": faults, "documents_dropped": without_documents })
+            );
         }
         if damaged.is_empty() {
             return Ok(());

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Stage;
 use crate::manifest::kinds::{self, StageOptions};
 use crate::progress::Silent;
+use crate::retain::Retain;
 use crate::stage::{self, Context, Picked, Settings};
 use crate::store::{FragmentRecord, OutputDir};
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,8 @@ impl Task {
             references: self.references.iter().map(|(k, s)| (k.clone(), names(s))).collect(),
             options,
             seed: self.seed,
+            // Only `run` drops documents.
+            retain: Retain::default(),
             line: 0,
         })
     }

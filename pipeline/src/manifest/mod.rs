@@ -7,6 +7,7 @@ pub mod reference;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::retain::{RETAIN, Retain};
 use crate::stage::shape;
 use faults::{Fault, Faults};
 use kinds::{KindInfo, Output, StageOptions};
@@ -53,6 +54,8 @@ pub struct Stage {
     pub options: StageOptions,
     /// Its seed.
     pub seed: u64,
+    /// What it keeps once all that read it are committed.
+    pub retain: Retain,
     /// Line of its table in the manifest, from 1.
     pub line: usize,
 }
@@ -70,7 +73,7 @@ impl Stage {
 }
 
 /// Keys every stage may have.
-const COMMON: [&str; 4] = ["kind", "input", "inputs", "seed"];
+const COMMON: [&str; 5] = ["kind", "input", "inputs", "seed", RETAIN];
 
 /// A stage's table as read, before its kind is looked at.
 struct Raw {
@@ -427,6 +430,11 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<(Stage, bool
         }),
     };
     table.remove("kind");
+    let retain = Retain::read(table.remove(RETAIN).as_ref(), info).unwrap_or_else(|(what, hint)| {
+        let message = format!("`{RETAIN}` in stage `{}`: {what}", raw.name);
+        faults.push(Fault { line: raw.line_of(RETAIN), message, hint: Some(hint) });
+        Retain::All
+    });
     let mut references = BTreeMap::new();
     for reference in info.references {
         let named = table.remove(reference.key).map(|v| stage_names(&v));
@@ -493,7 +501,8 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<(Stage, bool
         };
         faults.push(Fault { line: raw.line_of(&f.key), message, hint: f.hint });
     }
-    let stage = Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, line: raw.line };
+    let stage =
+        Stage { name: raw.name.clone(), kind: info.name, inputs, references, options, seed, retain, line: raw.line };
     Some((stage, whole))
 }
 
@@ -555,6 +564,16 @@ fn check_edges(raws: &[Raw], stages: &[Stage], faults: &mut Faults) -> BTreeSet<
     for stage in stages {
         let raw = raws.iter().find(|r| r.name == stage.name).expect("stages come from raws");
         let info = stage.info();
+        if stage.retain == Retain::Verdicts && !stages.iter().any(|s| s.needs().any(|n| *n == stage.name)) {
+            faults.push(Fault {
+                line: raw.line_of(RETAIN),
+                message: format!(
+                    "no stage reads `{}`, so nothing would be left to be had of its documents",
+                    stage.name
+                ),
+                hint: Some(format!("take `{RETAIN}` away, or name the stage as an input of another one")),
+            });
+        }
         let wanted =
             |reference: &str| info.references.iter().find(|r| r.key == reference).map_or(info.reads, |r| r.makes);
         let inputs = stage.inputs.iter().map(|n| ("inputs", n, info.reads));

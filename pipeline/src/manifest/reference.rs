@@ -1,6 +1,7 @@
 //! The manual of manifests, made from the options themselves: JSON schema and Markdown reference.
 
 use super::kinds::{KINDS, KindInfo, StageOptions};
+use crate::retain::{RETAIN, Retain};
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
@@ -27,6 +28,14 @@ pub fn json_schema() -> Value {
                 .chain(&info.references.iter().map(|r| r.key).collect::<Vec<_>>())
             {
                 properties.insert(key.to_string(), names.clone());
+            }
+            if Retain::is_for(info) {
+                let about =
+                    "What stays once every stage that reads this one is committed: all, or only verdicts and edits.";
+                properties.insert(
+                    RETAIN.into(),
+                    json!({ "enum": ["all", "verdicts"], "default": "all", "description": about }),
+                );
             }
             if info.seeded {
                 properties.entry("seed").or_insert_with(|| json!({ "type": "integer", "minimum": 0 }));
@@ -56,7 +65,8 @@ pub fn markdown() -> String {
     let mut out = String::from(
         "# Manifest reference\n\nMade by `gristmill schema --markdown`; do not edit.\n\nA manifest has `name`, an optional `seed` and a table of \
          stages. Every stage has a `kind`; `input = \"stage\"` or `inputs = [\"a\", \"b\"]` names what it reads. Stages that use \
-         randomness take a `seed` of their own.\n",
+         randomness take a `seed` of their own. Stages that make verdicts take `retain = \"verdicts\"`: once every stage that reads them is \
+         committed, their documents go; verdicts, edits and digest stay, and if the documents are asked for again the stage runs again.\n",
     );
     for info in KINDS {
         kind(info, &mut out);

@@ -1,7 +1,7 @@
-//! JSONL and CSV: one document a record, with `text` or `html` and optional `id`, `url`, `date`; plain, gzip or zstd.
+//! JSONL and CSV: one document a record, with `text` or `html` and optional `id`, `url`, `date`; plain, gzip, zstd or LZ4.
 //!
-//! A record belongs to the range its first byte is in. One that is no object, has no text, is not UTF-8 or is too long
-//! is a verdict row, never a stop.
+//! A record belongs to the range its first byte is in. One that is no object, has no text or one that is no string, is not UTF-8 or is
+//! too long is a verdict row, never a stop.
 
 use super::Fields;
 use super::records::{Broken, MAX_RECORD_BYTES, Record, Records, Shape};
@@ -54,6 +54,8 @@ pub fn decoded<'a>(name: &str, bytes: &'a [u8], path: &Path) -> Result<Box<dyn B
     } else if name.ends_with(".zst") {
         let decoder = zstd::stream::read::Decoder::with_buffer(bytes).map_err(Error::io("decode", path))?;
         Ok(Box::new(BufReader::with_capacity(1 << 18, decoder)))
+    } else if name.ends_with(".lz4") {
+        Ok(Box::new(BufReader::with_capacity(1 << 18, super::lz4::Reader::new(bytes))))
     } else {
         Ok(Box::new(bytes))
     }
@@ -120,7 +122,27 @@ fn json(line: &[u8], place: &Place, fields: &Fields, rows: &mut Rows) {
     let id = parsed.get(&fields.id).filter(|v| !v.is_null()).map(shown);
     let extra = fields.columns.iter().map(|name| parsed.get(name).filter(|v| !v.is_null()).map(shown)).collect();
     let text = |key: &str| parsed.get(key).and_then(Value::as_str);
+    rows.found_columns(fields.columns.iter().map(|name| parsed.contains_key(name)), || parsed.keys());
+    let no_string = |key: &String| parsed.get(key).filter(|v| !v.is_null() && !v.is_string()).map(kind_of);
+    if text(&fields.text).or(text(&fields.html)).is_none()
+        && let Some((key, kind)) = [&fields.text, &fields.html].into_iter().find_map(|k| Some((k, no_string(k)?)))
+    {
+        let reason = format!("`{key}` is {kind}, expected a string");
+        return rows.refuse(place, Status::Failed, "bad_text", None, reason);
+    }
     document(text, id.as_deref(), extra, parsed.keys(), place, fields, rows);
+}
+
+/// The kind of a JSON value, for people.
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
 }
 
 fn csv(line: &[u8], delimiter: u8, names: &[String], place: &Place, fields: &Fields, rows: &mut Rows) {
@@ -134,6 +156,7 @@ fn csv(line: &[u8], delimiter: u8, names: &[String], place: &Place, fields: &Fie
     };
     let field = |key: &str| names.iter().position(|n| n == key).map(|i| values[i]).filter(|v| !v.is_empty());
     let extra = fields.columns.iter().map(|name| field(name).map(String::from)).collect();
+    rows.found_columns(fields.columns.iter().map(|name| names.contains(name)), || names.iter());
     document(field, field(&fields.id), extra, names.iter(), place, fields, rows);
 }
 

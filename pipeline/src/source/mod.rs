@@ -3,6 +3,7 @@
 pub mod files;
 pub mod http;
 pub mod lines;
+pub mod lz4;
 pub mod parquet;
 pub mod records;
 pub mod remote;
@@ -20,11 +21,11 @@ use std::path::Path;
 /// The formats `ingest` reads, told by the file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// WARC or ARC, plain, gzip or zstd.
+    /// WARC or ARC, plain, gzip, zstd or LZ4.
     Warc,
-    /// One JSON object a line, plain, gzip or zstd.
+    /// One JSON object a line, plain, gzip, zstd or LZ4.
     Jsonl,
-    /// Comma-separated values with names in the first record, plain, gzip or zstd.
+    /// Comma-separated values with names in the first record, plain, gzip, zstd or LZ4.
     Csv,
     /// The same, separated by tabs.
     Tsv,
@@ -34,11 +35,11 @@ pub enum Format {
 
 impl Format {
     /// What a file name may end in, for people.
-    pub const KNOWN: &str = ".warc .arc .wet .jsonl .ndjson .csv .tsv (plain, .gz, .zst) and .parquet";
+    pub const KNOWN: &str = ".warc .arc .wet .jsonl .ndjson .csv .tsv (plain, .gz, .zst, .lz4) and .parquet";
 
     /// The format of a file name; None for what `ingest` does not read.
     pub fn of(name: &str) -> Option<Self> {
-        let stem = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(name);
+        let stem = PACKED.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
         let extension = stem.rsplit('.').next()?;
         match extension {
             "warc" | "arc" | "wet" => Some(Format::Warc),
@@ -60,9 +61,12 @@ impl Format {
     }
 }
 
+/// Endings of compressed files.
+const PACKED: [&str; 3] = [".gz", ".zst", ".lz4"];
+
 /// Whether a file is one compressed stream, to be decoded from its beginning.
 pub fn is_packed(name: &str) -> bool {
-    name.ends_with(".gz") || name.ends_with(".zst")
+    PACKED.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Names under which JSONL, CSV and Parquet files keep a document.

@@ -1,13 +1,15 @@
 //! Parquet: rows with a `text` or `html` column; a document's place is its row index in the file, a range is a run of row
-//! groups.
+//! groups. A file without a readable footer is one failed record, and so is a row group that cannot be decoded.
 
 use super::Fields;
 use super::rows::{Document, Place, Rows};
 use crate::error::{Error, Result};
+use crate::report::value;
+use crate::verdict::Status;
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{can_cast_types, cast};
 use datafusion::arrow::datatypes::DataType;
-use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use datafusion::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use std::fs::File;
 use std::path::Path;
 
@@ -20,12 +22,16 @@ pub struct Groups {
     pub first_row: u64,
 }
 
-/// Cuts a file into runs of row groups of at least `bytes` stored bytes, the last one excepted; there is always one.
-pub fn ranges(path: &Path, bytes: u64) -> Result<Vec<Groups>> {
-    let metadata = open(path)?.metadata().clone();
+/// Cuts a file into runs of row groups of at least `bytes` stored bytes, the last one excepted; there is always one. In place of them
+/// why the file is none that can be read.
+pub fn ranges(path: &Path, bytes: u64) -> Result<std::result::Result<Vec<Groups>, String>> {
+    let (_, metadata) = match open(path)? {
+        Ok(opened) => opened,
+        Err(why) => return Ok(Err(why)),
+    };
     let (mut ranges, mut held, mut rows) = (Vec::new(), 0, 0);
     let mut next = Groups { groups: 0..0, first_row: 0 };
-    for (i, group) in metadata.row_groups().iter().enumerate() {
+    for (i, group) in metadata.metadata().row_groups().iter().enumerate() {
         next.groups.end = i + 1;
         held += group.compressed_size().max(0) as u64;
         rows += group.num_rows().max(0) as u64;
@@ -37,7 +43,7 @@ pub fn ranges(path: &Path, bytes: u64) -> Result<Vec<Groups>> {
     if !next.groups.is_empty() || ranges.is_empty() {
         ranges.push(next);
     }
-    Ok(ranges)
+    Ok(Ok(ranges))
 }
 
 /// Reads a run of row groups and hands full batches to `flush`.
@@ -48,35 +54,82 @@ pub fn read(
     rows: &mut Rows,
     flush: &mut dyn FnMut(&mut Rows) -> Result<()>,
 ) -> Result<()> {
-    let builder = open(path)?.with_row_groups(range.groups.clone().collect()).with_batch_size(1024);
-    let reader = builder.build().map_err(|e| damaged(path, &e))?;
-    let mut row = range.first_row;
-    for batch in reader {
-        let batch = batch.map_err(|e| damaged(path, &e))?;
-        let columns = Columns::of(&batch, fields, path)?;
-        for i in 0..batch.num_rows() {
-            columns.push(i, &Place { offset: row, offset_in_member: 0, length: 1 }, fields, rows);
-            row += 1;
+    let (file, metadata) = match open(path)? {
+        Ok(opened) => opened,
+        Err(why) => {
+            unreadable(&why, rows);
+            return Ok(());
         }
-        if rows.is_full() {
-            flush(rows)?;
+    };
+    let mut first = range.first_row;
+    for index in range.groups.clone() {
+        let count = metadata.metadata().row_group(index).num_rows().max(0) as u64;
+        let file = file.try_clone().map_err(Error::io("open", path))?;
+        let mut row = first;
+        let broken = group(file, &metadata, index, |batch| {
+            let columns = Columns::of(&batch, fields, path)?;
+            let schema = batch.schema();
+            let names: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
+            rows.found_columns(fields.columns.iter().map(|name| names.contains(name)), || names.iter());
+            for i in 0..batch.num_rows() {
+                columns.push(i, &Place { offset: row, offset_in_member: 0, length: 1 }, fields, rows);
+                row += 1;
+            }
+            if rows.is_full() { flush(rows) } else { Ok(()) }
+        })?;
+        if let Some(why) = broken {
+            let lost = (first + count).saturating_sub(row);
+            let place = Place { offset: row, offset_in_member: 0, length: lost };
+            let reason = format!("row group {index} breaks at row {row}, {lost} rows are lost: {why}");
+            rows.refuse(&place, Status::Failed, "bad_parquet", Some(lost as f64), reason);
         }
+        first += count;
     }
     Ok(())
 }
 
-fn open(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| damaged(path, &e))
+/// Reports a file that cannot be opened as Parquet.
+pub fn unreadable(why: &str, rows: &mut Rows) {
+    rows.refuse(&Place::default(), Status::Failed, "bad_parquet", None, format!("no readable Parquet file: {why}"));
 }
 
-fn damaged(path: &Path, e: &dyn std::fmt::Display) -> Error {
-    Error::InputData(format!("{} is no readable Parquet file: {e}\nhint: leave it out with `exclude`", path.display()))
+/// Hands the batches of one row group to `each`; why it broke if it did.
+fn group(
+    file: File,
+    metadata: &ArrowReaderMetadata,
+    index: usize,
+    mut each: impl FnMut(RecordBatch) -> Result<()>,
+) -> Result<Option<String>> {
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone());
+    let mut reader = match builder.with_row_groups(vec![index]).with_batch_size(1024).build() {
+        Ok(reader) => reader,
+        Err(e) => return Ok(Some(e.to_string())),
+    };
+    loop {
+        match reader.next() {
+            None => return Ok(None),
+            Some(Ok(batch)) => each(batch)?,
+            Some(Err(e)) => return Ok(Some(e.to_string())),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<std::result::Result<(File, ArrowReaderMetadata), String>> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let metadata = ArrowReaderMetadata::load(&file, Default::default());
+    Ok(metadata.map(|metadata| (file, metadata)).map_err(|e| e.to_string()))
+}
+
+/// A column of strings, and which type it has in the file if that is none of text.
+struct Text {
+    raw: ArrayRef,
+    strings: StringArray,
+    other: Option<DataType>,
 }
 
 struct Columns {
-    text: Option<StringArray>,
-    html: Option<StringArray>,
+    text: Option<Text>,
+    html: Option<Text>,
     id: Option<StringArray>,
     url: Option<StringArray>,
     date: Option<StringArray>,
@@ -85,10 +138,11 @@ struct Columns {
 
 impl Columns {
     fn of(batch: &RecordBatch, fields: &Fields, path: &Path) -> Result<Self> {
-        let text_of = |name: &str| -> Result<Option<StringArray>> {
+        let strings = |name: &str| batch.column_by_name(name).map(strings).transpose();
+        let text_of = |name: &str| -> Result<Option<Text>> {
             let Some(array) = batch.column_by_name(name) else { return Ok(None) };
-            let array: ArrayRef = cast(array, &DataType::Utf8)?;
-            Ok(Some(array.as_any().downcast_ref::<StringArray>().expect("it was cast to strings").clone()))
+            let other = (!is_text(array.data_type())).then(|| array.data_type().clone());
+            Ok(strings(name)?.map(|strings| Text { raw: array.clone(), strings, other }))
         };
         let (text, html) = (text_of(&fields.text)?, text_of(&fields.html)?);
         if text.is_none() && html.is_none() {
@@ -105,10 +159,10 @@ impl Columns {
         Ok(Self {
             text,
             html,
-            id: text_of(&fields.id)?,
-            url: text_of(&fields.url)?,
-            date: text_of(&fields.date)?,
-            extra: fields.columns.iter().map(|n| text_of(n)).collect::<Result<_>>()?,
+            id: strings(&fields.id)?,
+            url: strings(&fields.url)?,
+            date: strings(&fields.date)?,
+            extra: fields.columns.iter().map(|n| strings(n)).collect::<Result<_>>()?,
         })
     }
 
@@ -116,15 +170,21 @@ impl Columns {
         fn at(array: &Option<StringArray>, i: usize) -> Option<&str> {
             array.as_ref().filter(|a| !a.is_null(i)).map(|a| a.value(i))
         }
-        let (text, html) = (at(&self.text, i), at(&self.html, i));
+        fn string(text: &Option<Text>, i: usize) -> Option<&str> {
+            text.as_ref().filter(|t| t.other.is_none() && !t.strings.is_null(i)).map(|t| t.strings.value(i))
+        }
+        let (text, html) = (string(&self.text, i), string(&self.html, i));
         if text.is_none() && html.is_none() {
-            return rows.refuse(
-                place,
-                crate::verdict::Status::Failed,
-                "no_text",
-                None,
-                format!("`{}` and `{}` are null", fields.text, fields.html),
-            );
+            let both = [(&fields.text, &self.text), (&fields.html, &self.html)];
+            let held = both.into_iter().find_map(|(n, t)| Some((n, t.as_ref().filter(|t| !t.raw.is_null(i))?)));
+            let (rule, reason) = match held {
+                Some((name, Text { other: Some(kind), .. })) => {
+                    ("bad_text", format!("`{name}` is of type {kind}, expected a string"))
+                }
+                Some((name, _)) => ("bad_utf8", format!("`{name}` is not UTF-8")),
+                None => ("no_text", format!("`{}` and `{}` are null", fields.text, fields.html)),
+            };
+            return rows.refuse(place, Status::Failed, rule, None, reason);
         }
         rows.keep(
             place,
@@ -140,4 +200,23 @@ impl Columns {
             },
         );
     }
+}
+
+/// Strings, and bytes that may hold some.
+fn is_text(data_type: &DataType) -> bool {
+    use DataType::{Binary, BinaryView, Dictionary, FixedSizeBinary, LargeBinary, LargeUtf8, Null, Utf8, Utf8View};
+    match data_type {
+        Dictionary(_, values) => is_text(values),
+        Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView | FixedSizeBinary(_) | Null => true,
+        _ => false,
+    }
+}
+
+/// A column as strings; what the engine has no text form for, as JSON.
+fn strings(array: &ArrayRef) -> Result<StringArray> {
+    if !can_cast_types(array.data_type(), &DataType::Utf8) {
+        return Ok((0..array.len()).map(|i| (!array.is_null(i)).then(|| value(array, i).to_string())).collect());
+    }
+    let array: ArrayRef = cast(array, &DataType::Utf8)?;
+    Ok(array.as_any().downcast_ref::<StringArray>().expect("it was cast to strings").clone())
 }

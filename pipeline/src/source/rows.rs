@@ -70,6 +70,9 @@ pub fn payload_hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex()[..32].to_string()
 }
 
+/// Names of a record's fields that are kept to be shown.
+const MOST_NAMES: usize = 64;
+
 /// Collects documents and verdicts of one fragment, batch by batch.
 pub struct Rows {
     file: String,
@@ -84,6 +87,10 @@ pub struct Rows {
     rows: usize,
     bytes: usize,
     takedown: Arc<Takedown>,
+    /// Which of the carried columns some record has had.
+    has: Vec<bool>,
+    /// Names of the fields of the first record, while a carried column has not been seen.
+    names: Vec<String>,
     /// One verdict per record that is or should have been a document.
     pub verdicts: Verdicts,
 }
@@ -104,6 +111,8 @@ impl Rows {
             rows: 0,
             bytes: 0,
             takedown,
+            has: vec![false; extra_names.len()],
+            names: Vec::new(),
             verdicts: Verdicts::default(),
         }
     }
@@ -149,6 +158,24 @@ impl Rows {
             status,
             &[Finding { rule: format!("ingest.{rule}"), value, threshold: None, reason: Some(reason) }],
         );
+    }
+
+    /// Notes which of the carried columns a record has, in their order, and the names that it has.
+    pub fn found_columns<'a, N: Iterator<Item = &'a String>>(
+        &mut self,
+        has: impl Iterator<Item = bool>,
+        names: impl FnOnce() -> N,
+    ) {
+        self.has.iter_mut().zip(has).for_each(|(before, now)| *before |= now);
+        if self.names.is_empty() && self.has.contains(&false) {
+            self.names = names().take(MOST_NAMES).cloned().collect();
+        }
+    }
+
+    /// Carried columns that no record has had so far, and names of fields that the first record has.
+    pub fn missing_columns(&self) -> (impl Iterator<Item = &String>, &[String]) {
+        let missing = self.extra_names.iter().zip(&self.has).filter(|(_, has)| !**has).map(|(name, _)| name);
+        (missing, &self.names)
     }
 
     /// Whether enough is collected to write a batch.

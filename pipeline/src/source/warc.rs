@@ -1,17 +1,17 @@
-//! WARC 1.0/1.1 and ARC v1 files, plain, gzip or zstd: one pass over the bytes of a file, one item per record.
+//! WARC 1.0/1.1 and ARC v1 files, plain, gzip, zstd or LZ4: one pass over the bytes of a file, one item per record.
 //!
 //! In: the whole file as one slice (mapped or read) and a range of compressed offsets. Out: [`Item::Record`] with the
 //! undecoded block, or [`Item::Damaged`] for bytes that are not a record, with a rule. Never panics, always moves on.
 //! Left to others: what is inside the block (`http.rs`), the text, the identity of a document, opening files.
-//! Specs: ISO 28500:2017 (WARC 1.1), the Internet Archive's ARC v1 page, RFC 1952 (gzip), RFC 8878 and
+//! Specs: ISO 28500:2017 (WARC 1.1), the Internet Archive's ARC v1 page, RFC 1952 (gzip), LZ4 frames (`lz4.rs`), RFC 8878 and
 //! <https://iipc.github.io/warc-specifications/specifications/warc-zstd/> (zstd).
 //!
-//! **Units.** A *member* is a gzip member or a zstd frame. A member that decodes to the start of a record is an
+//! **Units.** A *member* is a gzip member, a zstd frame or an LZ4 frame. A member that decodes to the start of a record is an
 //! *anchor*; an anchor and all bytes up to the next anchor of the chain are a *unit*: normally one record, but also a
 //! file that is one big member, or members cut without regard to records. A plain record is its own unit. Damage
 //! belongs to the unit before it (or to the start of the file).
 //!
-//! **Ranges.** A range owns every unit that starts in it. The chain of units is defined from offset 0. Zstd frames can
+//! **Ranges.** A range owns every unit that starts in it. The chain of units is defined from offset 0. Zstd and LZ4 frames can
 //! be skipped without decoding, so a range finds its first unit by walking the chain: exact. The end of a gzip member
 //! is only known by inflating it, and walking a plain file would map all of it in for every range, so there a range
 //! speculates: it takes the first anchor at or after `start - lookback_bytes` and walks from there. That is wrong only
@@ -24,6 +24,7 @@ mod member;
 mod packed;
 mod plain;
 
+use super::lz4;
 use std::borrow::Cow;
 
 pub(super) use head::next_field;
@@ -64,6 +65,8 @@ pub enum Compression {
     Gzip,
     /// Zstandard frames, normally one per record, optionally after a dictionary frame.
     Zstd,
+    /// LZ4 frames, normally one per record.
+    Lz4,
 }
 
 impl Compression {
@@ -71,6 +74,13 @@ impl Compression {
     pub fn sniff(file: &[u8]) -> Self {
         if !file.is_empty() && file.starts_with(&[0x1f, 0x8b][..file.len().min(2)]) {
             return Self::Gzip;
+        }
+        let mut behind = file;
+        while let Some(skipped) = lz4::skippable(behind) {
+            behind = &behind[skipped.len() + 8..];
+        }
+        if behind.starts_with(&lz4::MAGIC) {
+            return Self::Lz4;
         }
         if member::zstd_frame(file) {
             return Self::Zstd;
@@ -87,6 +97,7 @@ impl Compression {
             (head::find_record(front, 0, head::Kind::Warc), Self::Plain),
             (packed(Self::Gzip, &member::GZIP_MAGIC), Self::Gzip),
             (packed(Self::Zstd, &member::ZSTD_MAGIC), Self::Zstd),
+            (packed(Self::Lz4, &lz4::MAGIC), Self::Lz4),
         ];
         let found = firsts.into_iter().filter_map(|(at, form)| at.map(|at| (at, form)));
         found.min_by_key(|&(at, _)| at).map_or(Self::Plain, |(_, form)| form)
@@ -174,7 +185,9 @@ pub fn records<'a>(file: &'a [u8], start: u64, end: u64, limits: &Limits) -> Rec
             let anchor = kind.and_then(|kind| head::find_record(file, from as usize, kind)).unwrap_or(0);
             chained_entry(file, compression, anchor as u64, start, limits)
         }
-        Compression::Zstd => member::Decoder::new(file, compression).chained_anchor(start as usize) as u64,
+        Compression::Zstd | Compression::Lz4 => {
+            member::Decoder::new(file, compression).chained_anchor(start as usize) as u64
+        }
         Compression::Gzip => {
             let from = start.saturating_sub(limits.lookback_bytes);
             let anchor = match from {

@@ -51,7 +51,7 @@ impl Patterns {
 #[serde(deny_unknown_fields, default)]
 pub struct IngestConfig {
     /// Files to read, as paths or patterns (`*`, `**`, `?`) relative to the manifest, or as `s3://bucket/...` and
-    /// `https://host/...`: `.warc .arc .wet .jsonl .csv .tsv` (plain, `.gz`, `.zst`) and `.parquet`.
+    /// `https://host/...`: `.warc .arc .wet .jsonl .csv .tsv` (plain, `.gz`, `.zst`, `.lz4`) and `.parquet`.
     pub source: Patterns,
     /// Patterns of files to leave out.
     pub exclude: Vec<String>,
@@ -157,6 +157,8 @@ enum Part {
     Piece { lines: Lines, start: u64, end: u64, broken: Option<(u64, String)> },
     /// Rows of these row groups.
     Groups(Groups),
+    /// A file that is no readable Parquet, and why.
+    Unreadable(String),
 }
 
 /// Objects are copied here first, and large compressed streams are cut into pieces.
@@ -213,9 +215,10 @@ fn ranges(context: &Context<'_>, files: Vec<(String, PathBuf)>) -> Result<Vec<Ra
                     push(path, Part::Warc { start, end: if last { u64::MAX } else { start + FRAGMENT_BYTES } });
                 }
             }
-            Format::Parquet => {
-                parquet::ranges(path, FRAGMENT_BYTES)?.into_iter().for_each(|g| push(path, Part::Groups(g)));
-            }
+            Format::Parquet => match parquet::ranges(path, FRAGMENT_BYTES)? {
+                Ok(groups) => groups.into_iter().for_each(|g| push(path, Part::Groups(g))),
+                Err(why) => push(path, Part::Unreadable(why)),
+            },
             Format::Jsonl | Format::Csv | Format::Tsv => {
                 let (lines, first) = lines_of(name, path)?;
                 match spooled.remove(name) {
@@ -292,8 +295,9 @@ pub fn run(context: &Context<'_>, config: &IngestConfig) -> Result<Output> {
     let work = |i: usize, entry: Option<u64>| fragment(context, config, &takedown, &ranges[i], i, entry);
     let mut fragments = context.spread("", ranges.len(), |i| work(i, None))?;
     mend_chain(context, &ranges, &mut fragments, work)?;
+    warn_of_missing(context, config, &fragments);
     for fragment in &mut fragments {
-        fragment.counts.retain(|name, _| !name.starts_with("chain:"));
+        fragment.counts.retain(|name, _| ![CHAIN, MISSING, FIELD].iter().any(|own| name.starts_with(own)));
     }
     let sum = |name: &str| fragments.iter().filter_map(|f| f.counts.get(name)).sum::<u64>();
     let (total, bad) = (sum("in"), sum("failed"));
@@ -316,6 +320,35 @@ pub fn run(context: &Context<'_>, config: &IngestConfig) -> Result<Output> {
     }
     let note = summary(&fragments);
     Ok(Output { fragments, note, ..Output::default() })
+}
+
+/// Starts of the names of counts that are notes from a fragment to the end of the stage.
+const CHAIN: &str = "chain:";
+const MISSING: &str = "missing:";
+const FIELD: &str = "field:";
+
+/// Says which of the carried columns no record has, with the name they may have been meant for.
+fn warn_of_missing(context: &Context<'_>, config: &IngestConfig, fragments: &[FragmentRecord]) {
+    let own = crate::schema::ingested(&[]);
+    let fields: std::collections::BTreeSet<&str> =
+        fragments.iter().flat_map(|f| f.counts.keys()).filter_map(|name| name.strip_prefix(FIELD)).collect();
+    let more: Vec<String> =
+        fields.into_iter().filter(|name| own.column_with_name(name).is_none()).map(String::from).collect();
+    for name in &config.columns {
+        let missing = format!("{MISSING}{name}");
+        if fragments.is_empty() || !fragments.iter().all(|f| f.counts.contains_key(&missing)) {
+            continue;
+        }
+        let way_out = match crate::manifest::nearest(name, &more) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if more.is_empty() => "the records have no further fields".into(),
+            None => format!("the records have {}", more.join(", ")),
+        };
+        context.progress.event(Event::Warning(&format!(
+            "no record of `{}` has the column `{name}` that `columns` asks for: {way_out}",
+            context.name()
+        )));
+    }
 }
 
 /// A range of a gzip WARC finds its first member by looking; where that was not the member the range before ended at,
@@ -384,8 +417,15 @@ fn fragment(
             }
         }
         Part::Groups(groups) => parquet::read(&range.path, groups, &fields, &mut rows, &mut flush)?,
+        Part::Unreadable(why) => parquet::unreadable(why, &mut rows),
     }
     flush(&mut rows)?;
+    let (missing, names) = rows.missing_columns();
+    let mut notes: Vec<String> = missing.map(|name| format!("{MISSING}{name}")).collect();
+    if !notes.is_empty() {
+        notes.extend(names.iter().map(|name| format!("{FIELD}{name}")));
+    }
+    notes.iter().for_each(|note| record.add(note, 1));
     for (name, n) in &rows.verdicts.counts.counts {
         record.add(name, *n);
     }

@@ -106,9 +106,14 @@ fn two_columns(name: &str) -> Error {
 
 /// The column that the engine says an expression list has twice.
 fn named_twice(said: &str) -> Option<&str> {
-    let (_, rest) = said.split_once("require unique expression names but the expression \"")?;
-    let whole = rest.split_once("\" at position").map_or(rest, |(name, _)| name);
-    Some(whole.rsplit_once('.').map_or(whole, |(_, name)| name))
+    let whole = match said.split_once("require unique expression names but the expression \"") {
+        Some((_, rest)) => rest.split_once("\" at position").map_or(rest, |(name, _)| name),
+        None => {
+            let (_, rest) = said.split_once("Schema contains ")?;
+            rest.rsplit_once("field name ")?.1.split_whitespace().next()?
+        }
+    };
+    Some(whole.rsplit_once('.').map_or(whole, |(_, name)| name).trim_matches('"'))
 }
 
 /// The columns a query gives over inputs of these shapes, or why it may not run.

@@ -188,9 +188,22 @@ fn rows(session: &SessionContext, query: &str) -> Result<(SchemaRef, Vec<RecordB
 }
 
 async fn gather(session: &SessionContext, query: &str) -> Result<(SchemaRef, Vec<RecordBatch>)> {
-    let frame = read_only(session, query).await?;
+    let frame = match read_only(session, query).await {
+        Ok(frame) => frame,
+        Err(e) => return Err(without_documents(session, &e).await.unwrap_or(e)),
+    };
     let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
     Ok((schema, frame.collect().await?))
+}
+
+/// What to say in place of the engine's words for a table that has gone with its documents.
+async fn without_documents(session: &SessionContext, said: &Error) -> Option<Error> {
+    let said = said.to_string();
+    let (_, rest) = said.split_once("table 'datafusion.public.")?;
+    let (name, _) = rest.split_once("' not found")?;
+    let query = format!("SELECT 1 FROM stages WHERE documents = 'dropped' AND name = '{}'", name.replace('\'', "''"));
+    let found = session.sql(&query).await.ok()?.count().await.ok()?;
+    (found > 0).then(|| Error::Query(crate::dataset::dropped(name)))
 }
 
 /// Writes rows under a temporary name and renames; gives the file's bytes. A failure leaves what was there before.

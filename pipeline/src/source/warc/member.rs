@@ -1,4 +1,4 @@
-//! Gzip members and zstd frames: opening one, decoding it piece by piece, finding the next one after damage.
+//! Gzip members, zstd and LZ4 frames: opening one, decoding it piece by piece, finding the next one after damage.
 //!
 //! In: the file and an offset. Out: decoded bytes, the end of the member, or a [`Fault`]. Left to others: records.
 //! RFC 1952 (gzip), RFC 8878 (zstd). Every loop moves forward in the file or stops.
@@ -7,6 +7,7 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 use memchr::{memchr, memmem};
 use zstd::stream::raw::{Decoder as ZstdStream, InBuffer, Operation, OutBuffer};
 
+use super::super::lz4::{self, skippable};
 use super::Compression;
 use super::head::{START_BYTES, starts_record};
 
@@ -84,8 +85,19 @@ pub(super) struct Decoder<'a> {
 }
 
 enum Codec {
-    Gzip { inflate: Box<Decompress>, crc: Crc },
-    Zstd { stream: Option<ZstdStream<'static>>, dictionary: Vec<u8> },
+    Gzip {
+        inflate: Box<Decompress>,
+        crc: Crc,
+    },
+    Zstd {
+        stream: Option<ZstdStream<'static>>,
+        dictionary: Vec<u8>,
+    },
+    /// `given`: bytes of its last block that were handed out.
+    Lz4 {
+        frame: Option<lz4::Frame>,
+        given: usize,
+    },
 }
 
 impl<'a> Decoder<'a> {
@@ -95,14 +107,15 @@ impl<'a> Decoder<'a> {
                 let dictionary = zstd_dictionary(file).unwrap_or_default();
                 Codec::Zstd { stream: ZstdStream::with_dictionary(&dictionary).ok(), dictionary }
             }
+            Compression::Lz4 => Codec::Lz4 { frame: None, given: 0 },
             _ => Codec::Gzip { inflate: Box::new(Decompress::new(false)), crc: Crc::new() },
         };
         Self { file, codec, member: 0, at: 0, spare: Vec::new(), outcome: None }
     }
 
-    /// Where the member at `at` really starts: behind zstd's skippable frames.
+    /// Where the member at `at` really starts: behind skippable frames, which zstd and LZ4 have alike.
     pub fn behind_skippable(&self, mut at: usize) -> usize {
-        if let Codec::Zstd { .. } = self.codec {
+        if let Codec::Zstd { .. } | Codec::Lz4 { .. } = self.codec {
             while let Some(frame) = skippable(&self.file[at..]) {
                 at += frame.len() + 8;
             }
@@ -134,6 +147,20 @@ impl<'a> Decoder<'a> {
                 }
                 0
             }
+            Codec::Lz4 { frame, given } => {
+                let seen = bytes.len().min(4);
+                if seen == 0 || bytes[..seen] != lz4::MAGIC[..seen] {
+                    return Opened::Nothing;
+                }
+                match lz4::Frame::open(bytes) {
+                    Ok((opened, header)) => {
+                        (*frame, *given) = (Some(opened), 0);
+                        header
+                    }
+                    Err(lz4::Broken::CutOff) => return Opened::CutOff,
+                    Err(_) => return Opened::Nothing,
+                }
+            }
         };
         (self.member, self.at, self.outcome) = (at, at + header, None);
         let mut front = std::mem::take(&mut self.spare);
@@ -142,7 +169,7 @@ impl<'a> Decoder<'a> {
         front.reserve_exact(CHUNK);
         let probe_end = match self.codec {
             Codec::Gzip { .. } => self.at + GZIP_PROBE_IN,
-            Codec::Zstd { .. } => self.at + ZSTD_PROBE_IN,
+            Codec::Zstd { .. } | Codec::Lz4 { .. } => self.at + ZSTD_PROBE_IN,
         };
         while front.len() < START_BYTES && self.at < probe_end {
             if !matches!(self.step_within(&mut front, probe_end), Ok(Step::More)) {
@@ -186,6 +213,35 @@ impl<'a> Decoder<'a> {
                 self.at += source.pos();
                 hint.map(|hint| hint == 0)
             }
+            Codec::Lz4 { frame, given } => {
+                let Some(frame) = frame else {
+                    return Err(Fault::new("corrupt_member", "no frame is open"));
+                };
+                let mut ended = Ok(false);
+                if frame.decoded().len() == *given {
+                    *given = 0;
+                    match frame.block(&self.file[from..]) {
+                        Ok((taken, last)) => {
+                            self.at = from + taken;
+                            ended = Ok(last);
+                        }
+                        Err(lz4::Broken::CutOff) => self.at = self.file.len(),
+                        Err(lz4::Broken::Bad(why)) => ended = Err(why),
+                        Err(lz4::Broken::Checksum(why)) => {
+                            let fault = Err(Fault::new(CRC_MISMATCH, why));
+                            self.outcome = Some(fault.clone());
+                            return fault;
+                        }
+                    }
+                }
+                if ended.is_ok() {
+                    let left = &frame.decoded()[*given..];
+                    let count = left.len().min(out.capacity() - out.len());
+                    out.extend_from_slice(&left[..count]);
+                    *given += count;
+                }
+                ended
+            }
         };
         let result = match ended {
             Ok(true) => self.finish(),
@@ -226,7 +282,7 @@ impl<'a> Decoder<'a> {
     pub fn find_anchor(&mut self, mut from: usize) -> usize {
         let file = self.file;
         match self.codec {
-            Codec::Zstd { .. } => self.chained_anchor_from(from, from),
+            Codec::Zstd { .. } | Codec::Lz4 { .. } => self.chained_anchor_from(from, from),
             Codec::Gzip { .. } => {
                 while let Some(found) = memmem::find(&file[from.min(file.len())..], &GZIP_MAGIC) {
                     if self.open(from + found).is_anchor() {
@@ -242,8 +298,8 @@ impl<'a> Decoder<'a> {
     /// The first anchor after the offset `at`, where none is.
     pub fn find_anchor_past(&mut self, at: usize) -> usize {
         match self.codec {
-            Codec::Zstd { .. } => {
-                let next = self.zstd_next(at);
+            Codec::Zstd { .. } | Codec::Lz4 { .. } => {
+                let next = self.next_frame(at);
                 self.find_anchor(next)
             }
             Codec::Gzip { .. } => self.find_anchor(at + 1),
@@ -253,7 +309,7 @@ impl<'a> Decoder<'a> {
     /// The next anchor after `fault` ended the open member.
     pub fn find_anchor_after(&mut self, fault: &Fault) -> usize {
         match self.codec {
-            Codec::Zstd { .. } => self.find_anchor_past(self.member),
+            Codec::Zstd { .. } | Codec::Lz4 { .. } => self.find_anchor_past(self.member),
             Codec::Gzip { .. } => {
                 let (member, at) = (self.member, self.at);
                 // A flipped bit may also move the end of a member, so the one behind a bad checksum is not trusted.
@@ -264,7 +320,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// The first anchor at or after `goal`, hopping over frames from the start of a zstd file without decoding them.
+    /// The first anchor at or after `goal`, hopping over frames from the start of a zstd or LZ4 file without decoding them.
     pub fn chained_anchor(&mut self, goal: usize) -> usize {
         self.chained_anchor_from(0, goal)
     }
@@ -275,7 +331,7 @@ impl<'a> Decoder<'a> {
             if at >= goal && self.open(at).is_anchor() {
                 return at;
             }
-            let next = self.zstd_next(at);
+            let next = self.next_frame(at);
             at = self.behind_skippable(next);
         }
         self.file.len()
@@ -283,17 +339,23 @@ impl<'a> Decoder<'a> {
 
     /// Where the frame at `at` ends; if it is none, the next place that looks like one. A frame is believed if another
     /// frame or nothing follows it, or else if its front decodes.
-    fn zstd_next(&mut self, at: usize) -> usize {
+    fn next_frame(&mut self, at: usize) -> usize {
         let file = self.file;
-        if let Ok(size) = zstd::zstd_safe::find_frame_compressed_size(&file[at..]) {
+        let lz4 = matches!(self.codec, Codec::Lz4 { .. });
+        let (magic, size) = match lz4 {
+            true => (lz4::MAGIC, lz4::frame_len(&file[at..])),
+            false => (ZSTD_MAGIC, zstd::zstd_safe::find_frame_compressed_size(&file[at..]).ok()),
+        };
+        if let Some(size) = size {
             let end = at + size;
-            let followed = end == file.len() || file.get(end..).is_some_and(zstd_frame);
+            let is_frame = |bytes: &[u8]| bytes.starts_with(&magic) || skippable(bytes).is_some();
+            let followed = end == file.len() || file.get(end..).is_some_and(is_frame);
             if size > 0 && end <= file.len() && (followed || matches!(self.open(at), Opened::Member { .. })) {
                 return end;
             }
         }
         let from = (at + 1).min(file.len());
-        memmem::find(&file[from..], &ZSTD_MAGIC).map_or(file.len(), |found| from + found)
+        memmem::find(&file[from..], &magic).map_or(file.len(), |found| from + found)
     }
 }
 
@@ -345,14 +407,6 @@ const ZSTD_DICTIONARY_MAGIC: [u8; 4] = [0x5d, 0x2a, 0x4d, 0x18];
 /// Does a zstd file start here?
 pub(super) fn zstd_frame(bytes: &[u8]) -> bool {
     bytes.starts_with(&ZSTD_MAGIC) || skippable(bytes).is_some()
-}
-
-/// The content of the skippable frame at the start of `bytes`.
-fn skippable(bytes: &[u8]) -> Option<&[u8]> {
-    let header = bytes.get(..8)?;
-    let is_magic = header[0] & 0xf0 == 0x50 && header[1..4] == ZSTD_DICTIONARY_MAGIC[1..];
-    let size = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
-    is_magic.then(|| bytes.get(8..8 + size)).flatten()
 }
 
 /// The dictionary for all frames of a file, stored in its first frame, itself compressed or not.

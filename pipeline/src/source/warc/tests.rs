@@ -41,6 +41,13 @@ fn zstd_frame(bytes: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(bytes, 3).unwrap()
 }
 
+fn lz4_frame(bytes: &[u8]) -> Vec<u8> {
+    let info = lz4_flex::frame::FrameInfo::new().content_checksum(true);
+    let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 /// Pages that do not compress to nothing, of very different lengths.
 fn page(index: usize) -> Vec<u8> {
     let mut state = index as u64 + 1;
@@ -63,8 +70,14 @@ fn every_form_of_a_file_gives_the_same_records() {
     let whole = all(&plain);
     let slices = intact(&whole).into_iter().map(|r| &plain[r.offset as usize..(r.offset + r.length) as usize]);
     let gzipped: Vec<u8> = slices.clone().flat_map(|slice| gzip(slice, 6)).collect();
-    let zstd: Vec<u8> = slices.flat_map(zstd_frame).collect();
-    let forms = [(Compression::Plain, &plain), (Compression::Gzip, &gzipped), (Compression::Zstd, &zstd)];
+    let zstd: Vec<u8> = slices.clone().flat_map(zstd_frame).collect();
+    let lz4: Vec<u8> = slices.flat_map(lz4_frame).collect();
+    let forms = [
+        (Compression::Plain, &plain),
+        (Compression::Gzip, &gzipped),
+        (Compression::Zstd, &zstd),
+        (Compression::Lz4, &lz4),
+    ];
     for (compression, file) in forms {
         assert_eq!(Compression::sniff(file), compression);
         let items = all(file);
@@ -232,7 +245,7 @@ fn a_flipped_byte_costs_at_most_the_record_it_is_in() {
 
 #[test]
 fn garbage_between_records_is_counted_and_passed_over() {
-    for pack in [|bytes: &[u8]| gzip(bytes, 6), |bytes: &[u8]| zstd_frame(bytes), |bytes: &[u8]| bytes.to_vec()] {
+    for pack in [|bytes: &[u8]| gzip(bytes, 6), zstd_frame, lz4_frame, |bytes: &[u8]| bytes.to_vec()] {
         let parts: Vec<Vec<u8>> = (0..3).map(|n| pack(&record(&format!("http://a.test/{n}"), &page(n)))).collect();
         let garbage: &[u8] = b"\x1f\x8b\x08\x00 not a member \x28\xb5\x2f\xfd WARC/ neither";
         let [a, b, c] = &parts[..] else { unreachable!() };
@@ -252,7 +265,7 @@ fn a_wrong_content_length_is_damage_and_swallows_nothing() {
         let bad = String::from_utf8(good(1)).unwrap().replace("Content-Length: 10", wrong).into_bytes();
         let plain = [good(0), bad.clone(), good(2)].concat();
         let members = [gzip(&good(0), 6), gzip(&bad, 6), gzip(&good(2), 6)].concat();
-        for file in [plain.clone(), gzip(&plain, 6), zstd_frame(&plain), members] {
+        for file in [plain.clone(), gzip(&plain, 6), zstd_frame(&plain), lz4_frame(&plain), members] {
             let items = all(&file);
             let uris: Vec<_> = intact(&items).iter().filter_map(|r| r.target_uri.clone()).collect();
             assert_eq!(uris, ["http://a.test/0", "http://a.test/2"], "{wrong}: {items:?}");
@@ -298,7 +311,11 @@ fn ranges_of_any_size_give_the_same_items_as_one() {
         "warcio-bad.arc",
         "warcio-example-bad.warc.gz.bad",
     ];
-    for file in names.map(fixture).iter().chain(&[crawl(12, |bytes| gzip(bytes, 6)), crawl(12, zstd_frame)]) {
+    for file in names.map(fixture).iter().chain(&[
+        crawl(12, |bytes| gzip(bytes, 6)),
+        crawl(12, zstd_frame),
+        crawl(12, lz4_frame),
+    ]) {
         let whole = all(file);
         for step in [7, 100, 1000, 5000, file.len()] {
             if file.len() / step < 700 {
