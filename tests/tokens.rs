@@ -69,7 +69,7 @@ fn a_memory_limit_and_threads_change_no_byte_and_a_weight_is_a_text_read_again()
     let folder = tempfile::tempdir().unwrap();
     let free = mill(folder.path(), stages, &["--threads", "1"]);
     let other = tempfile::tempdir().unwrap();
-    let tight = mill(other.path(), stages, &["--threads", "2", "--memory-limit", "2MB"]);
+    let tight = mill(other.path(), stages, &["--threads", "2", "--memory-limit", "4MB"]);
     assert_eq!(stdout(&["verify", arg(&free)]), stdout(&["verify", arg(&tight)]));
     assert!(file(&free, "a") == file(&free, "b"), "twice the text is the text with weight two");
 }

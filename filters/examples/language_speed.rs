@@ -7,9 +7,12 @@
 use std::error::Error;
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Instant;
 
 use filters::language::{BUILTIN, LanguageModel};
+
+#[path = "../../tests/bench/measure.rs"]
+#[allow(dead_code, reason = "shared with benches, each of which uses a part")]
+mod measure;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,15 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn seconds(pass: &mut dyn FnMut()) -> f64 {
-    let begin = Instant::now();
-    let now = || cpu_seconds().unwrap_or_else(|| begin.elapsed().as_secs_f64());
-    let start = now();
+    let start = measure::cpu_secs();
     pass();
-    now() - start
-}
-
-/// Time that this thread has spent on a processor (Linux), so that a busy machine does not spoil the figure.
-fn cpu_seconds() -> Option<f64> {
-    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(statistics.split(' ').next()?.parse::<f64>().ok()? / 1e9)
+    measure::cpu_secs() - start
 }

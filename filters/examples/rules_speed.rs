@@ -4,11 +4,14 @@
 //! all rules, for taking the text apart alone, and for stopping at the first rule that a document misses.
 
 use std::error::Error;
-use std::time::Instant;
 
 use filters::rules::{Document, FilterConfig, Lists, Measurer};
 use filters::text::tokenize;
 use serde_json::Value;
+
+#[path = "../../tests/bench/measure.rs"]
+#[allow(dead_code, reason = "shared with benches, each of which uses a part")]
+mod measure;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -52,17 +55,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn best_of_five(mut pass: impl FnMut()) -> f64 {
-    let begin = Instant::now();
     let seconds = |_| {
-        let start = cpu_seconds().unwrap_or_else(|| begin.elapsed().as_secs_f64());
+        let start = measure::cpu_secs();
         pass();
-        cpu_seconds().unwrap_or_else(|| begin.elapsed().as_secs_f64()) - start
+        measure::cpu_secs() - start
     };
     (0..5).map(seconds).fold(f64::INFINITY, f64::min)
-}
-
-/// Time that this thread has spent on a processor (Linux), so that a busy machine does not spoil the figure.
-fn cpu_seconds() -> Option<f64> {
-    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(statistics.split(' ').next()?.parse::<f64>().ok()? / 1e9)
 }

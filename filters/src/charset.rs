@@ -121,12 +121,13 @@ fn declared_in_markup(bytes: &[u8]) -> Option<&'static Encoding> {
     None
 }
 
-/// Reads `= "label"`, quoted or not, and looks the label up.
+/// Reads `= "label"`, quoted or not, and looks the label up. Labels such as `hz-gb-2312`, which WHATWG gives an encoding in which any page
+/// is one U+FFFD, say nothing: there a browser refuses a page, here it is guessed.
 fn label_after_equals(bytes: &[u8]) -> Option<&'static Encoding> {
     let rest = bytes.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
     let rest = rest.strip_prefix(b"\"").or_else(|| rest.strip_prefix(b"'")).unwrap_or(rest);
     let end = rest.iter().position(|b| matches!(b, b'"' | b'\'' | b';' | b'>' | b' ' | b'\t' | b'\n' | b'\r' | b'?'));
-    Encoding::for_label(&rest[..end.unwrap_or(rest.len())])
+    Encoding::for_label_no_replacement(&rest[..end.unwrap_or(rest.len())])
 }
 
 #[cfg(test)]
@@ -205,6 +206,17 @@ mod tests {
     #[test]
     fn utf8_under_a_latin_label_stays_utf8() {
         assert_eq!(decode("naïve café".as_bytes(), Some("text/html; charset=iso-8859-1")).text, "naïve café");
+    }
+
+    #[test]
+    fn labels_that_browsers_refuse_do_not_cost_the_page() {
+        for label in ["hz-gb-2312", "iso-2022-kr", "replacement"] {
+            let page = format!("<meta charset={label}>{}", RUSSIAN.repeat(4));
+            for header in [None, Some(format!("text/html; charset={label}"))] {
+                let decoded = decode(&encoded(&page, "windows-1251"), header.as_deref());
+                assert!(decoded.text.contains("булок") && decoded.replaced == 0, "{decoded:?}");
+            }
+        }
     }
 
     #[test]
