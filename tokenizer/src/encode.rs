@@ -224,22 +224,21 @@ impl Memory {
                 self.found.push(found.id);
                 self.cache.put(key, place, &[found.id]);
             }
-            None => self.remembered_or_merged(tokenizer, piece, key, place),
+            None => self.remembered_or_merged(tokenizer, piece, Some((key, place))),
         }
     }
 
-    /// Appends the ids that merging gives for a short piece or segment, of which there are many if the first table did not
-    /// hold them.
-    fn remembered_or_merged(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: [u64; 2], place: u32) {
+    /// Appends the ids that merging gives for a piece or segment. If it is short, it has many, or the first table forgot it.
+    fn remembered_or_merged(&mut self, tokenizer: &Tokenizer, piece: &[u8], short: Option<([u64; 2], u32)>) {
         let hash = key::hash_bytes(piece);
         if let Some(ids) = self.cache.get_long(piece, hash) {
             return self.found.extend_from_slice(ids);
         }
         let from = self.found.len();
         tokenizer.merging.merge(piece, &mut self.heap, &mut self.found);
-        match &self.found[from..] {
-            ids @ [_, ..] if ids.len() <= 4 => self.cache.put(key, place, ids),
-            ids => self.cache.put_long(piece, hash, ids),
+        match (&self.found[from..], short) {
+            (ids, Some((key, place))) if ids.len() <= 4 => self.cache.put(key, place, ids),
+            (ids, _) => self.cache.put_long(piece, hash, ids),
         }
     }
 
@@ -280,7 +279,7 @@ impl Memory {
     fn segment(&mut self, tokenizer: &Tokenizer, piece: &[u8], start: usize, end: usize) {
         let bytes = &piece[start..end];
         let Some(key) = key::short(piece, start, end) else {
-            return tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found);
+            return self.remembered_or_merged(tokenizer, bytes, None);
         };
         let place = cache::place(key);
         if let Some(slot) = self.cache.get(key, place) {
@@ -293,7 +292,7 @@ impl Memory {
             }
             // As a whole piece these bytes have another id.
             Some(_) => tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found),
-            None => self.remembered_or_merged(tokenizer, bytes, key, place),
+            None => self.remembered_or_merged(tokenizer, bytes, Some((key, place))),
         }
     }
 }

@@ -63,7 +63,7 @@ impl Tokenizer {
         let ranks = Ranks::new(parts.merges.iter().map(|&(left, right, _)| (left, right)));
         let special =
             |s: &Special| AddedToken { text: s.text.clone(), id: s.id, special: true, ..AddedToken::default() };
-        let added = Added::new(parts.specials.iter().map(special).collect(), false);
+        let added = Added::new(parts.specials.iter().map(special).collect(), None);
         Self::assemble(parts, ranks, added)
     }
 
