@@ -120,15 +120,7 @@ impl Cache {
     /// Starts loading the line of a place.
     #[inline(always)]
     pub(crate) fn prefetch(&self, place: u32) {
-        let set = &self.sets[place as usize & (self.sets.len() - 1)];
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch of any address changes nothing; this one is a valid reference.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(set).cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = set;
+        key::prefetch(&self.sets, place as usize & (self.sets.len() - 1));
     }
 
     /// The slot of a short piece.

@@ -39,6 +39,14 @@ pub enum TokenizerError {
         /// The limit.
         most: usize,
     },
+    /// Token counts of another tokenizer.
+    #[error("there are counts for {got} ids, expected {expected}: count with the tokenizer that is to be pruned")]
+    Usage {
+        /// Counts given.
+        got: usize,
+        /// Ids of the tokenizer.
+        expected: usize,
+    },
     /// Damaged piece counts.
     #[error("damaged piece counts: {what}")]
     Words {
@@ -63,6 +71,14 @@ pub enum TokenizerError {
     Inconsistent {
         /// What is wrong and where.
         what: String,
+    },
+    /// A file of piece counts or of the merge phase cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
     },
     /// The file cannot be read.
     #[error("cannot read {path}: {source}")]

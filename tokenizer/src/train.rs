@@ -4,15 +4,29 @@
 //! symbols, then one id per merge. Counting is `words`, the merge phase `merges`; this file checks the request and numbers
 //! the tokens. BPE: Sennrich et al. 2016; byte level: Radford et al. 2019.
 
+mod layout;
+mod merges;
+mod pairs;
+pub mod prune;
+mod queue;
+mod replace;
+pub mod report;
+mod source;
+mod store;
+pub mod superword;
+
 use std::collections::HashSet;
 
+use merges::{MAX_BYTES, Request, learn};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use source::Words;
 
-pub use crate::words::{WordCounts, count, count_all};
+pub use store::Scratch;
+
+pub use crate::words::{SortedWords, WordCounts, count, count_all};
 use crate::{
     Parts, Special, Tokenizer, TokenizerError, bytes,
-    merges::{MAX_BYTES, Merger},
     split::{Split, Splitter},
 };
 
@@ -30,6 +44,16 @@ pub enum Ties {
     Raw,
     /// The lexicographically greater (left bytes, right bytes): the Stanford CS336 handout.
     Greatest,
+}
+
+impl Ties {
+    /// The bytes in the order of their ids inside the merge phase.
+    fn byte_order(self) -> [u8; 256] {
+        match self {
+            Self::Raw => std::array::from_fn(|byte| byte as u8),
+            Self::Hf | Self::Greatest => bytes::symbol_order(),
+        }
+    }
 }
 
 /// What to train.
@@ -90,21 +114,53 @@ impl TokenizerConfig {
 /// Trains on counted pieces. The result depends on the counts and the config alone. A merge never builds the text of a
 /// special token (Hugging Face would give it the special id).
 pub fn train(words: &WordCounts, config: &TokenizerConfig) -> Result<Tokenizer, TokenizerError> {
-    config.validate()?;
-    let bytes_total: usize = words.iter().map(|(piece, _)| piece.bytes().len() + 1).sum();
+    train_on(words, config, None)
+}
+
+/// `train` on counts in a sorted file, with bounded memory: what does not fit goes into the scratch folder. The result is
+/// that of `train` on the same counts.
+pub fn train_sorted(
+    words: &SortedWords,
+    config: &TokenizerConfig,
+    scratch: &Scratch,
+) -> Result<Tokenizer, TokenizerError> {
+    train_on(words, config, Some(scratch))
+}
+
+/// Bytes that the merge phase needs for each byte of unique pieces: cells and postings, of which about as many are written
+/// again as there are at first.
+const BYTES_PER_BYTE: usize = 12;
+
+/// Bytes of all unique pieces with an edge each. Fails if they or their counts are too much for the merge phase.
+fn check_words(words: &dyn Words) -> Result<usize, TokenizerError> {
+    let (mut bytes_total, mut weight) = (0_usize, 0_u128);
+    words.each(&mut |piece, count| {
+        bytes_total += piece.len() + 1;
+        weight += u128::from(count) * piece.len() as u128;
+    })?;
     if bytes_total > MAX_BYTES {
         return Err(TokenizerError::TooManyWords { bytes: bytes_total, most: MAX_BYTES });
     }
-    if words.total() > i64::MAX as u64 / 2 {
-        return Err(TokenizerError::Words { what: "the counts add up to more than 2^62" });
+    if weight > i64::MAX as u128 / 2 {
+        return Err(TokenizerError::Words { what: "the counts add up to more than 2^62 bytes" });
     }
+    Ok(bytes_total)
+}
+
+fn train_on(
+    words: &dyn Words,
+    config: &TokenizerConfig,
+    scratch: Option<&Scratch>,
+) -> Result<Tokenizer, TokenizerError> {
+    config.validate()?;
+    let bytes_total = check_words(words)?;
+    let scratch = scratch.filter(|scratch| bytes_total * BYTES_PER_BYTE > scratch.memory_limit_bytes / 2);
     let n_special = config.special_tokens.len();
-    let order: [u8; 256] = match config.ties {
-        Ties::Raw => std::array::from_fn(|byte| byte as u8),
-        Ties::Hf | Ties::Greatest => bytes::symbol_order(),
-    };
-    let forbidden = config.special_tokens.iter().map(|token| token.clone().into_bytes()).collect();
-    let (merges, symbols) = Merger::new(words, &order, config.ties, forbidden).run(config.vocab_size - n_special);
+    let order = config.ties.byte_order();
+    let forbidden = |bytes: &[u8]| config.special_tokens.iter().any(|token| token.as_bytes() == bytes);
+    let n_symbols = config.vocab_size - n_special;
+    let request = Request { order: &order, ties: config.ties, forbidden: &forbidden, n_symbols, base: &[] };
+    let (merges, symbols) = learn(words, request, scratch)?;
 
     // Final ids: byte symbols always stand in Hugging Face's order, whatever order broke the ties.
     let mut place = [0_u32; 256];
@@ -180,6 +236,43 @@ mod tests {
         let tokenizer = trained(&"aaaa<|end|>aaaaaaaa<|endoftext|>".repeat(9), &config);
         let ids = tokenizer.encode("aaaaaaaaaaaaaaaa<|end|><|endoftext|>");
         assert!(ids.iter().all(|&id| id >= 6), "{ids:?}");
+    }
+
+    #[test]
+    fn a_sorted_file_and_scratch_files_give_the_tokenizer_of_the_table_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = include_str!("../fixtures/multilingual.txt");
+        for (split, vocab_size) in [(Split::Cl100k, 2000), (r"\p{L}+|\s+".parse().unwrap(), 70_000)] {
+            let config = TokenizerConfig { split, ..config(vocab_size) };
+            let splitter = config.splitter().unwrap();
+            let mut counter = crate::WordCounter::new(folder.path(), 100_000);
+            text.lines().for_each(|line| counter.count(line, &splitter).unwrap());
+            assert!(counter.runs() > 1);
+            let words = counter.finish(&folder.path().join("counts")).unwrap();
+            let expected = trained_on_lines(text, &config).to_json();
+            for memory_limit_bytes in [0, usize::MAX] {
+                let scratch = Scratch { folder: folder.path().to_owned(), memory_limit_bytes };
+                assert_eq!(train_sorted(&words, &config, &scratch).unwrap().to_json(), expected);
+            }
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    fn trained_on_lines(text: &str, config: &TokenizerConfig) -> Tokenizer {
+        let lines: Vec<&str> = text.lines().collect();
+        train(&count_all(&lines, &config.splitter().unwrap()), config).unwrap()
+    }
+
+    #[test]
+    fn counts_that_could_overflow_are_refused() {
+        let fault = |piece: &[u8], count| {
+            let mut counts = WordCounts::new();
+            counts.add(piece, count);
+            counts.add(piece, count);
+            train(&counts, &config(300)).unwrap_err().to_string()
+        };
+        assert!(fault(b"ab", u64::MAX / 2 + 1).contains("2^62"));
+        assert!(fault(&[b'a'; 1 << 12], 1 << 50).contains("2^62"));
     }
 
     #[test]

@@ -1,12 +1,23 @@
 //! How often each piece occurs: the only thing that training needs from a text.
 //!
-//! In: texts and a splitter. Out: piece -> count, mergeable in any order, with one canonical byte form (sorted, front coded)
-//! so that a pipeline can store one per fragment. Leaves merging of symbols to `merges`. Pieces of at most 15 bytes live
+//! In: texts and a splitter. Out: piece -> count, mergeable in any order, with one canonical byte form (`sorted`) so that a
+//! pipeline can store one per fragment. `counter` counts within a memory budget. Leaves merging of symbols to `train`. Pieces of at most 15 bytes live
 //! inside their table slot (98% of all occurrences in the measured corpora), longer ones in an arena.
+
+mod counter;
+mod sorted;
+
+pub use counter::WordCounter;
+pub use sorted::{SortedWords, merge_sorted};
+
+use std::io::Write;
 
 use crate::{TokenizerError, key, split::Splitter};
 
-/// Piece counts. Counts are `u64`: they do not wrap.
+/// Short pieces looked up together, so that their cache misses overlap.
+const AHEAD: usize = 32;
+
+/// Piece counts. Counts are `u64` and do not wrap: above `u64::MAX` they stay there, and `train` refuses them.
 #[derive(Clone, Debug, Default)]
 pub struct WordCounts {
     short: Vec<Short>,
@@ -29,8 +40,6 @@ struct Long {
     count: u64,
 }
 
-const MAGIC: &[u8; 8] = b"GMWORDS\x01";
-
 impl WordCounts {
     /// No pieces.
     pub fn new() -> Self {
@@ -47,62 +56,65 @@ impl WordCounts {
         self.len() == 0
     }
 
-    /// Sum of all counts: the number of pieces seen.
+    /// Sum of all counts: the number of pieces seen; `u64::MAX` if it is more.
     pub fn total(&self) -> u64 {
-        self.iter().fold(0, |sum, (_, count)| sum + count)
+        self.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(count))
     }
 
     /// Counts a piece `count` times more. An empty piece is ignored.
     pub fn add(&mut self, piece: &[u8], count: u64) {
-        self.add_span(piece, 0, piece.len(), count);
-    }
-
-    /// `add` of `text[start..end]`.
-    #[inline]
-    pub(crate) fn add_span(&mut self, text: &[u8], start: usize, end: usize, count: u64) {
-        if count == 0 || start == end {
+        if count == 0 || piece.is_empty() {
             return;
         }
-        match key::short(text, start, end) {
-            Some(key) => self.add_short(key, count),
-            None => self.add_long(&text[start..end], count),
+        match key::short(piece, 0, piece.len()) {
+            Some(key) => {
+                self.reserve(1);
+                self.add_short(self.home(key), key, count);
+            }
+            None => self.add_long(piece, count),
         }
     }
 
-    #[inline]
-    fn add_short(&mut self, key: [u64; 2], count: u64) {
-        if self.n_short * 2 >= self.short.len() {
-            self.grow_short();
-        }
-        let mask = self.short.len() - 1;
-        let mut at = key::hash(key) as usize & mask;
+    /// Where a key's search begins.
+    #[inline(always)]
+    fn home(&self, key: [u64; 2]) -> usize {
+        key::hash(key) as usize & (self.short.len() - 1)
+    }
+
+    /// Adds to a key; `at` is its home, and there is a free slot.
+    #[inline(always)]
+    fn add_short(&mut self, mut at: usize, key: [u64; 2], count: u64) {
         loop {
             let slot = &mut self.short[at];
+            if slot.key == key && slot.count > 0 {
+                slot.count = slot.count.saturating_add(count);
+                return;
+            }
             if slot.count == 0 {
                 *slot = Short { key, count };
                 self.n_short += 1;
                 return;
             }
-            if slot.key == key {
-                slot.count += count;
-                return;
-            }
-            at = (at + 1) & mask;
+            at = (at + 1) & (self.short.len() - 1);
+        }
+    }
+
+    /// Makes room for `more` short pieces; at most three quarters of the slots are used.
+    #[inline(always)]
+    fn reserve(&mut self, more: usize) {
+        if (self.n_short + more) * 4 > self.short.len() * 3 {
+            self.grow_short(more);
         }
     }
 
     #[cold]
-    fn grow_short(&mut self) {
-        let mut grown = vec![Short::default(); (self.short.len() * 2).max(1024)];
-        let mask = grown.len() - 1;
-        for slot in self.short.iter().filter(|slot| slot.count > 0) {
-            let mut at = key::hash(slot.key) as usize & mask;
-            while grown[at].count > 0 {
-                at = (at + 1) & mask;
-            }
-            grown[at] = *slot;
+    fn grow_short(&mut self, more: usize) {
+        let size = ((self.n_short + more) * 4 / 3 + 1).next_power_of_two().max(self.short.len() * 2).max(1024);
+        let old = std::mem::replace(&mut self.short, vec![Short::default(); size]);
+        self.n_short = 0;
+        for slot in old.into_iter().filter(|slot| slot.count > 0) {
+            self.add_short(self.home(slot.key), slot.key, slot.count);
         }
-        self.short = grown;
     }
 
     fn add_long(&mut self, piece: &[u8], count: u64) {
@@ -120,7 +132,7 @@ impl WordCounts {
         while self.long_slots[at] != 0 {
             let entry = &mut self.long[self.long_slots[at] as usize - 1];
             if &self.arena[entry.start..entry.start + entry.len] == piece {
-                entry.count += count;
+                entry.count = entry.count.saturating_add(count);
                 return;
             }
             at = (at + 1) & mask;
@@ -133,8 +145,10 @@ impl WordCounts {
 
     /// Adds all counts of `other`. The result does not depend on the order of merges.
     pub fn merge(&mut self, other: &Self) {
+        // Room first: slots come in the order of their hashes, and would cluster in a smaller table.
+        self.reserve(other.n_short);
         for slot in other.short.iter().filter(|slot| slot.count > 0) {
-            self.add_short(slot.key, slot.count);
+            self.add_short(self.home(slot.key), slot.key, slot.count);
         }
         for entry in &other.long {
             self.add_long(&other.arena[entry.start..entry.start + entry.len], entry.count);
@@ -153,49 +167,64 @@ impl WordCounts {
 
     /// The canonical bytes: equal counts give equal bytes, however they were collected.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut rows: Vec<(Piece, u64)> = self.iter().collect();
-        rows.sort_unstable_by(|a, b| a.0.bytes().cmp(b.0.bytes()));
-        let mut out = MAGIC.to_vec();
-        put(&mut out, rows.len() as u64);
-        let mut before: &[u8] = &[];
-        for (piece, count) in &rows {
-            let bytes = piece.bytes();
-            let shared = before.iter().zip(bytes).take_while(|(a, b)| a == b).count();
-            put(&mut out, shared as u64);
-            put(&mut out, (bytes.len() - shared) as u64);
-            out.extend_from_slice(&bytes[shared..]);
-            put(&mut out, *count);
-            before = bytes;
-        }
+        let short = self.short.iter().filter(|slot| slot.count > 0).copied().collect();
+        let mut out = Vec::new();
+        write_sorted(&mut out, short, self.long.clone(), &self.arena).expect("a vector takes all bytes");
         out
+    }
+
+    /// Writes `to_bytes` and forgets everything; needs no more memory than the counts had.
+    fn drain_to(&mut self, out: &mut impl Write) -> std::io::Result<()> {
+        let mut counts = std::mem::take(self);
+        counts.long_slots = Vec::new();
+        counts.short.retain(|slot| slot.count > 0);
+        write_sorted(out, counts.short, counts.long, &counts.arena)
+    }
+
+    /// Bytes held now, and while the next piece makes the larger of the tables grow.
+    fn held_bytes(&self) -> (usize, usize) {
+        let short = self.short.capacity() * size_of::<Short>();
+        let long = self.long.capacity() * size_of::<Long>() + self.long_slots.capacity() * 4;
+        let held = short + long + self.arena.capacity();
+        (held, held + (2 * short).max(long).max(self.arena.capacity()))
+    }
+
+    /// Would the next few pieces make a table grow?
+    fn is_about_to_grow(&self) -> bool {
+        (self.n_short + 2 * AHEAD) * 4 > self.short.len() * 3
+            || self.long.len() + AHEAD >= self.long.capacity()
+            || self.arena.capacity() - self.arena.len() < self.arena.capacity() / 8
     }
 
     /// Reads `to_bytes`. Refuses foreign, truncated and unordered bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let fault = |what: &'static str| TokenizerError::Words { what };
-        let mut rest =
-            bytes.strip_prefix(MAGIC.as_slice()).ok_or(fault("it does not begin with GMWORDS, version 1"))?;
-        let rows = take(&mut rest).ok_or(fault("the number of rows is cut off"))?;
+        let mut rows = sorted::Rows::new(bytes)?;
         let mut counts = Self::new();
-        let (mut piece, mut before): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
-        for _ in 0..rows {
-            let shared = take(&mut rest).ok_or(fault("a row is cut off"))? as usize;
-            let len = take(&mut rest).ok_or(fault("a row is cut off"))? as usize;
-            if shared > before.len() || len > rest.len() {
-                return Err(fault("a row is longer than the file"));
-            }
-            piece.truncate(shared);
-            piece.extend_from_slice(&rest[..len]);
-            rest = &rest[len..];
-            if piece <= before {
-                return Err(fault("the rows are not in strictly rising order"));
-            }
-            let count = take(&mut rest).filter(|&count| count > 0).ok_or(fault("a count is missing or zero"))?;
-            counts.add(&piece, count);
-            before.clone_from(&piece);
+        while let Some((piece, count)) = rows.next()? {
+            counts.add(piece, count);
         }
-        if rest.is_empty() { Ok(counts) } else { Err(fault("there are bytes after the last row")) }
+        Ok(counts)
     }
+}
+
+/// Sorts and writes the canonical bytes.
+fn write_sorted(out: &mut impl Write, mut short: Vec<Short>, mut long: Vec<Long>, arena: &[u8]) -> std::io::Result<()> {
+    let bytes_of = |entry: &Long| &arena[entry.start..entry.start + entry.len];
+    // The key's bytes in order and then the length: that is the order of the pieces.
+    short.sort_unstable_by_key(|slot| slot.key.map(u64::swap_bytes));
+    long.sort_unstable_by(|a, b| bytes_of(a).cmp(bytes_of(b)));
+    out.write_all(sorted::MAGIC)?;
+    sorted::put(out, (short.len() + long.len()) as u64)?;
+    let mut rows = sorted::RowWriter::new(out);
+    let mut long = long.iter().peekable();
+    for slot in &short {
+        let piece = Piece::inline(slot.key);
+        while let Some(entry) = long.next_if(|entry| bytes_of(entry) < piece.bytes()) {
+            rows.row(bytes_of(entry), entry.count)?;
+        }
+        rows.row(piece.bytes(), slot.count)?;
+    }
+    long.try_for_each(|entry| rows.row(bytes_of(entry), entry.count))
 }
 
 /// A counted piece.
@@ -232,32 +261,36 @@ fn free_slot(slots: &[u32], hash: u64) -> usize {
     at
 }
 
-/// LEB128.
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn take(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 /// Counts the pieces of one text.
 pub fn count(text: &str, splitter: &Splitter, counts: &mut WordCounts) {
+    count_within(text, splitter, counts, &mut |_| {});
+}
+
+/// `count` that shows the counts to `visit` after every few pieces.
+fn count_within(text: &str, splitter: &Splitter, counts: &mut WordCounts, visit: &mut impl FnMut(&mut WordCounts)) {
     let bytes = text.as_bytes();
-    splitter.spans(text, &mut |start, end| counts.add_span(bytes, start, end, 1));
+    let mut waiting = [(0, [0; 2]); AHEAD];
+    let (mut n, mut pieces) = (0, 0);
+    counts.reserve(AHEAD);
+    splitter.spans(text, &mut |start, end| {
+        match key::short(bytes, start, end) {
+            Some(key) => {
+                let home = counts.home(key);
+                key::prefetch(&counts.short, home);
+                waiting[n] = (home, key);
+                n += 1;
+            }
+            None => counts.add_long(&bytes[start..end], 1),
+        }
+        pieces += 1;
+        if pieces == AHEAD {
+            waiting[..n].iter().for_each(|&(home, key)| counts.add_short(home, key, 1));
+            visit(counts);
+            counts.reserve(AHEAD);
+            (n, pieces) = (0, 0);
+        }
+    });
+    waiting[..n].iter().for_each(|&(home, key)| counts.add_short(home, key, 1));
 }
 
 /// Counts many texts on the current rayon pool. Equal to `count` on each of them.
@@ -269,11 +302,11 @@ pub fn count_all<T: AsRef<str> + Sync>(texts: &[T], splitter: &Splitter) -> Word
         texts.iter().for_each(|text| count(text.as_ref(), splitter, &mut counts));
         counts
     };
-    let parts: Vec<WordCounts> = texts.par_chunks(size).map(count_some).collect();
-    let mut parts = parts.into_iter();
-    let mut all = parts.next().unwrap_or_default();
-    parts.for_each(|part| all.merge(&part));
-    all
+    let join = |mut a: WordCounts, b: WordCounts| {
+        a.merge(&b);
+        a
+    };
+    texts.par_chunks(size).map(count_some).reduce_with(join).unwrap_or_default()
 }
 
 #[cfg(test)]

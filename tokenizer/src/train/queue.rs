@@ -5,7 +5,7 @@
 //! pair is pushed when it is made and only falls after that. Most pairs are too rare to be merged ever, so entries below a
 //! floor wait in an unordered list; the floor sinks when the heap runs empty. Leaves true counts to `merges`.
 
-use crate::train::Ties;
+use super::Ties;
 
 /// A candidate. `count` is an upper bound on the pair's count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,11 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(ties: Ties) -> Self {
         Self { heap: Vec::new(), waiting: Vec::new(), floor: u64::MAX, ties }
+    }
+
+    /// Takes everything out.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(self.ties);
     }
 
     pub(crate) fn push(&mut self, entry: Entry, symbols: &Symbols) {
