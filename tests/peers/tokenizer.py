@@ -8,7 +8,13 @@ TEXT holds documents separated by the byte 0x1e. `corpus` makes one of .jsonl.zs
 stripped), .zip and plain files, a document of each in turn, without repeated documents. The peers are pinned and installed
 from PyPI in a throw-away environment. Every measurement is a process of its own; sides alternate. A peer is charged for its
 training call alone, on documents already in memory (gigatoken reads the file itself); gristmill is charged for its whole
-process, reading included. CPU is user + system time over all threads. Peak memory is the highest resident size less that
+process, reading included.
+
+    python3 tests/peers/tokenizer.py encode TEXT --ranks cl100k_base.tiktoken [--rounds 3] [--python VENV/bin/python]
+
+`encode` loads the rank file with the split that gristmill and Hugging Face files call cl100k and encodes TEXT, document by document
+or in one batch as each library is fastest, three times in one process on one thread: the first pass is cold, the best of the
+others warm. Each side is charged for its calls alone, without loading; ids are compared by their CRC-32. CPU is user + system time over all threads. Peak memory is the highest resident size less that
 before training (less the file for gigatoken). Results are compared by a checksum of the learned tokens' bytes in order.
 """
 
@@ -36,6 +42,7 @@ PEERS = {
     "gigatoken": "0.10.0",
     "tiktoken": "0.14.0",
     "fastokens": "0.3.5",
+    "numpy": "2.4.6",
 }
 NEXT_TOKENIZERS = "1.0.0rc3"  # shares its module name with `tokenizers`, so it gets an environment of its own
 CL100K = (
@@ -211,6 +218,83 @@ def train(options, python):
     table(head, cells)
 
 
+# Encoding
+
+
+ENCODE = r"""
+import base64, json, sys, time, zlib
+import numpy as np
+side, path, ranks, file, pattern, passes = *sys.argv[1:6], int(sys.argv[6])
+documents = open(path, encoding="utf8", newline="").read().split("\x1e")
+if side == "tiktoken":
+    import tiktoken
+    table = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in open(ranks, "rb") if line.strip())}
+    tokenizer = tiktoken.Encoding("peer", pat_str=pattern, mergeable_ranks=table, special_tokens={})
+    run = lambda: [tokenizer.encode_ordinary(text) for text in documents]
+    flat = lambda rows: np.concatenate([np.array(row, dtype="<u4") for row in rows])
+elif side == "gigatoken":
+    import awkward, gigatoken
+    tokenizer = gigatoken.Tokenizer(file)
+    run = lambda: tokenizer.encode_batch(documents, parallel=False)
+    flat = lambda rows: np.asarray(awkward.to_numpy(awkward.flatten(rows)), dtype="<u4")
+elif side == "fastokens":
+    import fastokens
+    tokenizer = fastokens.Tokenizer.from_file(file)
+    run = lambda: tokenizer.encode_batch_flat(documents)
+    flat = lambda rows: np.frombuffer(rows[0], dtype="<u4")
+else:
+    import tokenizers
+    tokenizer = tokenizers.Tokenizer.from_file(file)
+    encode = getattr(tokenizer, "encode_batch_fast", tokenizer.encode_batch)
+    run = lambda: encode(documents, add_special_tokens=False)
+    flat = lambda rows: np.concatenate([np.array(row.ids, dtype="<u4") for row in rows])
+spent = []
+for _ in range(passes):
+    before = time.process_time()
+    rows = run()
+    spent.append(time.process_time() - before)
+ids = flat(rows)
+print(json.dumps({"pass_cpu": spent, "ids": len(ids), "crc": zlib.crc32(ids.tobytes())}))
+"""
+
+
+def encode(options, python, next_python):
+    size = options.text.stat().st_size / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "tokenizer.json"
+        nothing = pathlib.Path(folder) / "nothing"
+        nothing.write_text("")
+        measured([example("encode_speed"), nothing, options.ranks, "cl100k", 1, file], 1)
+        plain = json.loads(file.read_bytes())  # fastokens takes no file that says `null` for what is not there
+        plain["model"] = {key: value for key, value in plain["model"].items() if value is not None}
+        file.write_text(json.dumps(plain, ensure_ascii=False), encoding="utf8")
+
+        def peer(side, python):
+            return lambda: measured([python, "-c", ENCODE, side, options.text, options.ranks, file, CL100K, options.passes], 1)
+
+        sides = {
+            "gristmill": lambda: measured([example("encode_speed"), options.text, options.ranks, "cl100k", options.passes], 1),
+            "gigatoken": peer("gigatoken", python),
+            "fastokens": peer("fastokens", python),
+            f"tokenizers {NEXT_TOKENIZERS}": peer("tokenizers", next_python),
+            "tiktoken": peer("tiktoken", python),
+            "tokenizers": peer("tokenizers", python),
+        }
+        sides = {name: side for name, side in sides.items() if name == "gristmill" or name not in options.skip}
+        rows = alternating(sides, options.rounds)
+    cold = {name: statistics.median(row["pass_cpu"][0] for row in found) for name, found in rows.items()}
+    warm = {name: statistics.median(min(row["pass_cpu"][1:] or row["pass_cpu"]) for row in found) for name, found in rows.items()}
+    print(f"{size:.1f} MB, one thread, median of {options.rounds}")
+    same = {row["crc"] for row in rows["gristmill"]}
+    cells = []
+    for name, found in rows.items():
+        verdict = "equal" if same == {row["crc"] for row in found} else "DIFFERENT"
+        speeds = f"{size / cold[name]:.1f}", f"{size / warm[name]:.1f}"
+        ratios = f"{cold[name] / cold['gristmill']:.2f}", f"{warm[name] / warm['gristmill']:.2f}"
+        cells.append([name, *speeds, *ratios, verdict])
+    table(["encoder", "cold MB/CPU s", "warm MB/CPU s", "gristmill cold is faster by", "warm", "ids"], cells)
+
+
 # Texts
 
 
@@ -287,12 +371,23 @@ def main():
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--only", help="sides whose name holds this")
     command.add_argument("--python", type=pathlib.Path, help="an environment that has the peers already")
+    command = commands.add_parser("encode")
+    command.add_argument("text", type=pathlib.Path)
+    command.add_argument("--ranks", type=pathlib.Path, required=True)
+    command.add_argument("--rounds", type=int, default=3)
+    command.add_argument("--passes", type=int, default=3)
+    command.add_argument("--skip", nargs="*", default=[], help="sides to leave out")
+    command.add_argument("--python", type=pathlib.Path, help="an environment that has the peers already")
+    command.add_argument("--next-python", type=pathlib.Path, help=f"one that has tokenizers {NEXT_TOKENIZERS} and numpy")
     options = parser.parse_args()
     if options.command == "corpus":
         return corpus(options)
     with tempfile.TemporaryDirectory() as folder:
         python = options.python or environment(pathlib.Path(folder) / "venv", PEERS)
-        {"train": train}[options.command](options, python)
+        if options.command == "train":
+            return train(options, python)
+        following = {"tokenizers": NEXT_TOKENIZERS, "numpy": PEERS["numpy"]}
+        encode(options, python, options.next_python or environment(pathlib.Path(folder) / "next", following))
 
 
 if __name__ == "__main__":

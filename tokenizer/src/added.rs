@@ -1,15 +1,51 @@
 //! What stands around the merging: normalisation, and the added tokens of a file.
 //!
-//! In: a text. Out: the text in NFC if the tokenizer asks for that, and, for text that the program itself wrote, the added
+//! In: a text. Out: the text in the normal form that the tokenizer asks for, and, for text that the program itself wrote, the added
 //! tokens in it with the text between them. Follows `tokenizers`: tokens that are not `normalized` are searched in the text
 //! as it is, the longest at the leftmost place; then the others in the normalised text between those. Leaves ids of ordinary
 //! text to `encode`.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, cmp::Reverse, ops::Range};
 
-use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+use serde::{Deserialize, Serialize};
+use unicode_normalization_alignments::{
+    IsNormalized, UnicodeNormalization, is_nfc_quick, is_nfd_quick, is_nfkc_quick, is_nfkd_quick,
+};
 
-use crate::{Tokenizer, encode::Id};
+use crate::Tokenizer;
+
+/// A normal form of Unicode (UAX 15), by its name in `tokenizer.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "UPPERCASE")]
+pub(crate) enum Form {
+    Nfc,
+    Nfd,
+    Nfkc,
+    Nfkd,
+}
+
+impl Form {
+    pub(crate) fn apply<'t>(self, text: &'t str) -> Cow<'t, str> {
+        let chars = || text.chars();
+        let known = text.is_ascii()
+            || IsNormalized::Yes
+                == match self {
+                    Self::Nfc => is_nfc_quick(chars()),
+                    Self::Nfd => is_nfd_quick(chars()),
+                    Self::Nfkc => is_nfkc_quick(chars()),
+                    Self::Nfkd => is_nfkd_quick(chars()),
+                };
+        if known {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(match self {
+            Self::Nfc => text.nfc().map(|(c, _)| c).collect(),
+            Self::Nfd => text.nfd().map(|(c, _)| c).collect(),
+            Self::Nfkc => text.nfkc().map(|(c, _)| c).collect(),
+            Self::Nfkd => text.nfkd().map(|(c, _)| c).collect(),
+        })
+    }
+}
 
 /// An added token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,9 +67,10 @@ pub(crate) struct AddedToken {
 /// All added tokens and the normaliser.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Added {
-    /// Normalise to NFC.
-    pub(crate) nfc: bool,
+    pub(crate) form: Option<Form>,
     pub(crate) tokens: Vec<AddedToken>,
+    /// What is searched for each of `tokens`: its text, normalised if it is `normalized`.
+    searched: Vec<String>,
     /// Numbers of `tokens` by their first byte, the longest text first: those searched in the text as it is, and those
     /// searched in the normalised text.
     by_byte: [Vec<Vec<u32>>; 2],
@@ -41,25 +78,27 @@ pub(crate) struct Added {
 
 impl Added {
     /// Tables for these tokens.
-    pub(crate) fn new(tokens: Vec<AddedToken>, nfc: bool) -> Self {
+    pub(crate) fn new(tokens: Vec<AddedToken>, form: Option<Form>) -> Self {
         let mut by_byte = [vec![Vec::new(); 256], vec![Vec::new(); 256]];
-        for (token, i) in tokens.iter().zip(0_u32..) {
-            if let Some(&byte) = token.text.as_bytes().first() {
+        let text = |token: &AddedToken| match (form, token.normalized) {
+            (Some(form), true) => form.apply(&token.text).into_owned(),
+            _ => token.text.clone(),
+        };
+        let searched: Vec<String> = tokens.iter().map(text).collect();
+        for ((token, searched), i) in tokens.iter().zip(&searched).zip(0_u32..) {
+            if let Some(&byte) = searched.as_bytes().first() {
                 by_byte[usize::from(token.normalized)][usize::from(byte)].push(i);
             }
         }
         for list in by_byte.iter_mut().flatten() {
-            list.sort_by_key(|&i| std::cmp::Reverse(tokens[i as usize].text.len()));
+            list.sort_by_key(|&i| Reverse(searched[i as usize].len()));
         }
-        Self { nfc, tokens, by_byte }
+        Self { form, tokens, searched, by_byte }
     }
 
     /// The text as the merging sees it.
     pub(crate) fn normalized<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        if !self.nfc || text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
-            return Cow::Borrowed(text);
-        }
-        Cow::Owned(text.nfc().collect())
+        self.form.map_or(Cow::Borrowed(text), |form| form.apply(text))
     }
 
     /// Added tokens in `text` and what stands between them, in order; `normalized` chooses which tokens.
@@ -69,12 +108,13 @@ impl Added {
         while at < text.len() {
             let rest = &text.as_bytes()[at..];
             let list = &lists[usize::from(rest[0])];
-            let found = list.iter().map(|&i| &self.tokens[i as usize]).find(|t| rest.starts_with(t.text.as_bytes()));
-            let Some(token) = found else {
+            let found = list.iter().find(|&&i| rest.starts_with(self.searched[i as usize].as_bytes()));
+            let Some(&i) = found else {
                 at += 1;
                 continue;
             };
-            let (mut start, mut end) = (at, at + token.text.len());
+            let token = &self.tokens[i as usize];
+            let (mut start, mut end) = (at, at + self.searched[i as usize].len());
             at = end;
             let (before, after) = (&text[..start], &text[end..]);
             if token.single_word && (before.ends_with(is_word) || after.starts_with(is_word)) {
@@ -127,7 +167,6 @@ impl Tokenizer {
                 }
             }
         }
-        debug_assert!(self.vocab_size() <= u32::MOST);
         out
     }
 }
@@ -158,7 +197,7 @@ mod tests {
                 AddedToken { single_word: true, ..token("word") },
                 token("<l>x"),
             ],
-            false,
+            None,
         );
         let cut = |text: &str| -> Vec<String> {
             added
@@ -175,9 +214,12 @@ mod tests {
     }
 
     #[test]
-    fn nfc_is_applied_only_where_it_changes_something() {
-        let added = Added::new(Vec::new(), true);
+    fn a_normal_form_is_applied_only_where_it_changes_something() {
+        let added = Added::new(Vec::new(), Some(Form::Nfc));
         assert!(matches!(added.normalized("plain é 漢"), Cow::Borrowed(_)));
-        assert_eq!(added.normalized("e\u{301}\u{212b}"), "\u{e9}\u{c5}");
+        assert_eq!(added.normalized("e\u{301}\u{212b}ﬁ"), "\u{e9}\u{c5}ﬁ");
+        for (form, text) in [(Form::Nfd, "e\u{301}ﬁ"), (Form::Nfkc, "\u{e9}fi"), (Form::Nfkd, "e\u{301}fi")] {
+            assert_eq!(form.apply("\u{e9}ﬁ"), text);
+        }
     }
 }

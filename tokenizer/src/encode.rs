@@ -142,6 +142,21 @@ impl Encoder<'_> {
         self.encode_normalized(&text, out);
     }
 
+    /// Ids of any bytes, appended to `out`: what is valid UTF-8 as text, each stretch between as a piece of its own. Without a
+    /// normaliser `decode_bytes` gives the same bytes back.
+    ///
+    /// # Panics
+    /// As [`Encoder::encode_to`].
+    pub fn encode_bytes<T: Id>(&mut self, bytes: &[u8], out: &mut Vec<T>) {
+        for chunk in bytes.utf8_chunks() {
+            self.encode_to(chunk.valid(), out);
+            let memory = self.cache.as_mut().expect("only drop takes the memory");
+            memory.found.clear();
+            self.tokenizer.merging.merge(chunk.invalid(), &mut memory.heap, &mut memory.found);
+            out.extend(memory.found.iter().map(|&id| T::from_id(id)));
+        }
+    }
+
     /// `encode_to` of a text that needs no normalisation.
     pub(crate) fn encode_normalized<T: Id>(&mut self, text: &str, out: &mut Vec<T>) {
         let tokenizer = self.tokenizer;
@@ -224,22 +239,21 @@ impl Memory {
                 self.found.push(found.id);
                 self.cache.put(key, place, &[found.id]);
             }
-            None => self.remembered_or_merged(tokenizer, piece, key, place),
+            None => self.remembered_or_merged(tokenizer, piece, Some((key, place))),
         }
     }
 
-    /// Appends the ids that merging gives for a short piece or segment, of which there are many if the first table did not
-    /// hold them.
-    fn remembered_or_merged(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: [u64; 2], place: u32) {
+    /// Appends the ids that merging gives for a piece or segment. If it is short, it has many, or the first table forgot it.
+    fn remembered_or_merged(&mut self, tokenizer: &Tokenizer, piece: &[u8], short: Option<([u64; 2], u32)>) {
         let hash = key::hash_bytes(piece);
         if let Some(ids) = self.cache.get_long(piece, hash) {
             return self.found.extend_from_slice(ids);
         }
         let from = self.found.len();
         tokenizer.merging.merge(piece, &mut self.heap, &mut self.found);
-        match &self.found[from..] {
-            ids @ [_, ..] if ids.len() <= 4 => self.cache.put(key, place, ids),
-            ids => self.cache.put_long(piece, hash, ids),
+        match (&self.found[from..], short) {
+            (ids, Some((key, place))) if ids.len() <= 4 => self.cache.put(key, place, ids),
+            (ids, _) => self.cache.put_long(piece, hash, ids),
         }
     }
 
@@ -280,7 +294,7 @@ impl Memory {
     fn segment(&mut self, tokenizer: &Tokenizer, piece: &[u8], start: usize, end: usize) {
         let bytes = &piece[start..end];
         let Some(key) = key::short(piece, start, end) else {
-            return tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found);
+            return self.remembered_or_merged(tokenizer, bytes, None);
         };
         let place = cache::place(key);
         if let Some(slot) = self.cache.get(key, place) {
@@ -293,7 +307,7 @@ impl Memory {
             }
             // As a whole piece these bytes have another id.
             Some(_) => tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found),
-            None => self.remembered_or_merged(tokenizer, bytes, key, place),
+            None => self.remembered_or_merged(tokenizer, bytes, Some((key, place))),
         }
     }
 }
@@ -355,6 +369,31 @@ mod tests {
             });
             assert_eq!(tokenizer.encode(&text), whole, "{text:?}");
             assert_eq!(tokenizer.decode(&whole), text);
+        }
+    }
+
+    #[test]
+    fn any_bytes_come_back() {
+        let tokenizer = tokenizer("cl100k");
+        let (mut encoder, mut state) = (tokenizer.encoder(), 11_u64);
+        for round in 0..3000 {
+            let bytes: Vec<u8> = (0..round % 200)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let any = (state >> 40) as u8;
+                    if round % 2 == 0 {
+                        any
+                    } else {
+                        b"a \n'\xe6\xbc\xa2\xf0\x9f\x98\x80\xc5\xbf1"[usize::from(any) % 14]
+                    }
+                })
+                .collect();
+            let mut ids: Vec<u32> = Vec::new();
+            encoder.encode_bytes(&bytes, &mut ids);
+            assert_eq!(tokenizer.decode_bytes(&ids), bytes);
+            if let Ok(text) = str::from_utf8(&bytes) {
+                assert_eq!(ids, tokenizer.encode(text));
+            }
         }
     }
 

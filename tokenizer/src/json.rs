@@ -5,14 +5,17 @@
 //! refused by name. A post-processor (BOS added by a template) is not applied: who wants such tokens writes them. Leaves
 //! writing files durably to `pipeline`.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::Value;
 
 use crate::{
     Parts, Special, Tokenizer, TokenizerError,
-    added::{Added, AddedToken},
+    added::{Added, AddedToken, Form},
     bytes, chat,
     ranks::Ranks,
     split::{Split, Splitter},
@@ -61,18 +64,11 @@ struct File {
     truncation: Option<()>,
     padding: Option<()>,
     added_tokens: Vec<Entry>,
-    normalizer: Option<Normalizer>,
+    normalizer: Option<Form>,
     pre_tokenizer: PreTokenizer,
     post_processor: Option<()>,
     decoder: PreTokenizer,
     model: Model,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type")]
-enum Normalizer {
-    #[serde(rename = "NFC")]
-    Nfc,
 }
 
 #[derive(Serialize)]
@@ -120,7 +116,7 @@ impl Tokenizer {
         refuse_unless("model.continuing_subword_prefix", &model["continuing_subword_prefix"], &["null", "\"\""])?;
         refuse_unless("model.end_of_word_suffix", &model["end_of_word_suffix"], &["null", "\"\""])?;
         refuse_unless("model.byte_fallback", &model["byte_fallback"], &["null", "false"])?;
-        let nfc = read_normalizer(&file["normalizer"])?;
+        let form = read_normalizer(&file["normalizer"])?;
         let added: Vec<Entry> = match &file["added_tokens"] {
             Value::Null => Vec::new(),
             list => Vec::deserialize(list)?,
@@ -135,7 +131,7 @@ impl Tokenizer {
             ignore_merges: model["ignore_merges"].as_bool().unwrap_or(false),
         };
         let ranks = Ranks::new(parts.merges.iter().map(|&(left, right, _)| (left, right)));
-        Self::assemble(parts, ranks, Added::new(added, nfc))
+        Self::assemble(parts, ranks, Added::new(added, form))
     }
 
     /// Reads the two files of GPT-2: `encoder.json` (or `vocab.json`: token names to ids) and `vocab.bpe` (or `merges.txt`: a
@@ -188,7 +184,7 @@ impl Tokenizer {
             truncation: None,
             padding: None,
             added_tokens: self.added.tokens.iter().map(|token| Entry::of(token, true)).collect(),
-            normalizer: self.added.nfc.then_some(Normalizer::Nfc),
+            normalizer: self.added.form,
             pre_tokenizer,
             post_processor: None,
             decoder: byte_level(true),
@@ -270,15 +266,19 @@ fn inconsistent(what: impl Into<String>) -> TokenizerError {
     TokenizerError::Inconsistent { what: what.into() }
 }
 
-/// `null`, NFC, or a sequence of nothing else.
-fn read_normalizer(normalizer: &Value) -> Result<bool, TokenizerError> {
-    match (normalizer["type"].as_str(), normalizer["normalizers"].as_array()) {
-        _ if normalizer.is_null() => Ok(false),
-        (Some("NFC"), _) => Ok(true),
-        (Some("Sequence"), Some(steps)) => steps.iter().try_fold(false, |nfc, step| Ok(nfc | read_normalizer(step)?)),
+/// `null`, a normal form, or a sequence of one of these.
+fn read_normalizer(normalizer: &Value) -> Result<Option<Form>, TokenizerError> {
+    let steps = match normalizer["type"].as_str() {
+        Some("Sequence") => normalizer["normalizers"].as_array().map_or(&[][..], Vec::as_slice),
+        _ => std::slice::from_ref(normalizer),
+    };
+    match steps {
+        [] => Ok(None),
+        [step] if step.is_null() => Ok(None),
+        [step] if let Ok(form) = Form::deserialize(step) => Ok(Some(form)),
         _ => {
             let found = normalizer.to_string();
-            Err(TokenizerError::Unsupported { field: "normalizer", found, expected: "none, or NFC" })
+            Err(TokenizerError::Unsupported { field: "normalizer", found, expected: "none, NFC, NFD, NFKC or NFKD" })
         }
     }
 }
@@ -313,12 +313,17 @@ fn read_vocab<'v>(vocab: &'v Value, added: &[AddedToken]) -> Result<Vocab<'v>, T
     for token in added {
         place(u64::from(token.id), token.text.clone().into_bytes())?;
     }
-    let added_ids: HashMap<&str, u32> = added.iter().map(|token| (token.text.as_str(), token.id)).collect();
+    let added_ids: HashSet<&str> = added.iter().map(|token| token.text.as_str()).collect();
     let rows = vocab.as_object().ok_or_else(|| inconsistent("model.vocab is not an object"))?;
+    if let Some(token) = added.iter().find(|t| vocab[&t.text].as_u64().is_some_and(|id| id != u64::from(t.id))) {
+        let what =
+            format!("added token `{}` has the id {}, in model.vocab {}", token.text, token.id, vocab[&token.text]);
+        return Err(inconsistent(what));
+    }
     let mut ids = HashMap::new();
     for (name, id) in rows {
         let id = id.as_u64().ok_or_else(|| inconsistent(format!("the id of {name:?} is not a number")))?;
-        if added_ids.get(name.as_str()).is_none_or(|&added| u64::from(added) != id) {
+        if !added_ids.contains(name.as_str()) {
             let spelled: Option<Vec<u8>> = name.chars().map(|c| byte_of.get(&c).copied()).collect();
             place(
                 id,
@@ -431,7 +436,7 @@ mod tests {
     fn what_is_not_supported_is_named() {
         let text = String::from_utf8(tokenizer("gpt2", false).to_json()).unwrap();
         for (from, to, expected) in [
-            ("\"normalizer\": null", "\"normalizer\": {\"type\": \"NFKC\"}", "normalizer"),
+            ("\"normalizer\": null", "\"normalizer\": {\"type\": \"Lowercase\"}", "normalizer"),
             ("\"type\": \"BPE\"", "\"type\": \"Unigram\"", "model.type"),
             ("\"byte_fallback\": false", "\"byte_fallback\": true", "byte_fallback"),
             ("\"add_prefix_space\": false", "\"add_prefix_space\": true", "pre_tokenizer"),

@@ -49,6 +49,8 @@ pub(crate) struct Parts {
 pub struct Tokenizer {
     pub(crate) parts: Parts,
     pub(crate) added: Added,
+    /// Ids of the 256 bytes.
+    pub(crate) byte_ids: [u32; 256],
     pub(crate) merging: Merging,
     pub(crate) vocab: Vocab,
     pub(crate) joints: Joints,
@@ -63,7 +65,7 @@ impl Tokenizer {
         let ranks = Ranks::new(parts.merges.iter().map(|&(left, right, _)| (left, right)));
         let special =
             |s: &Special| AddedToken { text: s.text.clone(), id: s.id, special: true, ..AddedToken::default() };
-        let added = Added::new(parts.specials.iter().map(special).collect(), false);
+        let added = Added::new(parts.specials.iter().map(special).collect(), None);
         Self::assemble(parts, ranks, added)
     }
 
@@ -106,7 +108,7 @@ impl Tokenizer {
             }
         }
         let joints = Joints::new(parts.merges.iter().map(|merge| parts.tokens[merge.2 as usize].as_slice()));
-        Ok(Self { parts, added, merging, vocab, joints, is_special, eot, memories: Mutex::default() })
+        Ok(Self { parts, added, byte_ids, merging, vocab, joints, is_special, eot, memories: Mutex::default() })
     }
 
     /// Number of ids: the largest id plus one.
@@ -182,6 +184,7 @@ impl Clone for Tokenizer {
         Self {
             parts: self.parts.clone(),
             added: self.added.clone(),
+            byte_ids: self.byte_ids,
             merging: self.merging.clone(),
             vocab: self.vocab.clone(),
             joints: self.joints.clone(),

@@ -38,7 +38,7 @@ impl Tokenizer {
             special: true,
             ..AddedToken::default()
         });
-        let added = Added::new(added.collect(), false);
+        let added = Added::new(added.collect(), None);
         let specials = specials.iter().map(|&(text, id)| Special { text: text.to_owned(), id }).collect();
         Self::assemble(Parts { splitter, tokens, specials, merges, ignore_merges: true }, ranks, added)
     }
@@ -47,8 +47,8 @@ impl Tokenizer {
     pub fn to_ranks(&self) -> Result<Vec<u8>, TokenizerError> {
         let refuse =
             |what: &str| Err(inconsistent(format!("not writable as a rank file: {what}; write tokenizer.json")));
-        if self.added.nfc {
-            return refuse("it normalises to NFC, which tiktoken does not");
+        if self.added.form.is_some() {
+            return refuse("it normalises texts, which tiktoken does not");
         }
         let parts = &self.parts;
         if !parts.merges.is_sorted_by_key(|merge| merge.2) {
