@@ -3,6 +3,7 @@
     cargo build --release -p tokenizer --examples
     python3 tests/peers/tokenizer.py corpus TEXT --mb 50 FILE_OR_FOLDER...      # needs zstandard for .zst
     python3 tests/peers/tokenizer.py train TEXT [--vocab 32768] [--rounds 3] [--threads 2] [--python VENV/bin/python]
+    python3 tests/peers/tokenizer.py memory TEXT [--vocab 32768] [--share 10]
 
 TEXT holds documents separated by the byte 0x1e. `corpus` makes one of .jsonl.zst, .jsonl.gz (field `text`), .warc.gz (markup
 stripped), .zip and plain files, a document of each in turn, without repeated documents. The peers are pinned and installed
@@ -14,8 +15,11 @@ process, reading included.
 
 `encode` loads the rank file with the split that gristmill and Hugging Face files call cl100k and encodes TEXT, document by document
 or in one batch as each library is fastest, three times in one process on one thread: the first pass is cold, the best of the
-others warm. Each side is charged for its calls alone, without loading; ids are compared by their CRC-32. CPU is user + system time over all threads. Peak memory is the highest resident size less that
-before training (less the file for gigatoken). Results are compared by a checksum of the learned tokens' bytes in order.
+others warm. Each side is charged for its calls alone, without loading; ids are compared by their CRC-32. CPU is user + system time over all
+threads. Peak memory is the highest resident size less that
+before training (less the file for gigatoken).
+`memory` trains once in memory and once within a tenth of the text's size, text
+streamed, with scratch files beside TEXT, and prints what each needed; no peer can do the latter. Results are compared by a checksum of the learned tokens' bytes in order.
 """
 
 import argparse
@@ -295,6 +299,20 @@ def encode(options, python, next_python):
     table(["encoder", "cold MB/CPU s", "warm MB/CPU s", "gristmill cold is faster by", "warm", "ids"], cells)
 
 
+def memory(options):
+    size = options.text.stat().st_size
+    limit = max(1, round(size / options.share / 1e6))
+    rows = []
+    with tempfile.TemporaryDirectory(dir=options.text.parent) as folder:
+        file = pathlib.Path(folder) / "tokenizer.json"
+        for name, more in (("in memory", []), (f"within {limit} MB", [str(limit)])):
+            row = measured([example("train_speed"), options.text, options.vocab, "cl100k", "hf", file, *more], options.threads)
+            rows.append([name, f"{row['process_cpu']:.2f}", f"{row['peak_bytes'] / 1e6:.0f}", learned(file)["merges"]])
+    print(f"{size / 1e6:.1f} MB, vocabulary {options.vocab}")
+    table(["training", "CPU s", "peak MB (in memory: above the text)", "merges"], rows)
+    return 0 if rows[0][3] == rows[1][3] else 1
+
+
 # Texts
 
 
@@ -379,9 +397,14 @@ def main():
     command.add_argument("--skip", nargs="*", default=[], help="sides to leave out")
     command.add_argument("--python", type=pathlib.Path, help="an environment that has the peers already")
     command.add_argument("--next-python", type=pathlib.Path, help=f"one that has tokenizers {NEXT_TOKENIZERS} and numpy")
+    command = commands.add_parser("memory")
+    command.add_argument("text", type=pathlib.Path)
+    command.add_argument("--vocab", type=int, default=32_768)
+    command.add_argument("--share", type=float, default=10, help="size of the text over the limit")
+    command.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    if options.command == "corpus":
-        return corpus(options)
+    if options.command in ("corpus", "memory"):
+        return {"corpus": corpus, "memory": memory}[options.command](options)
     with tempfile.TemporaryDirectory() as folder:
         python = options.python or environment(pathlib.Path(folder) / "venv", PEERS)
         if options.command == "train":

@@ -296,7 +296,6 @@ fn count_within(text: &str, splitter: &Splitter, counts: &mut WordCounts, visit:
 /// Counts many texts on the current rayon pool. Equal to `count` on each of them.
 pub fn count_all<T: AsRef<str> + Sync>(texts: &[T], splitter: &Splitter) -> WordCounts {
     use rayon::prelude::*;
-    let size = texts.len().div_ceil(rayon::current_num_threads()).max(1);
     let count_some = |texts: &[T]| {
         let mut counts = WordCounts::new();
         texts.iter().for_each(|text| count(text.as_ref(), splitter, &mut counts));
@@ -306,7 +305,21 @@ pub fn count_all<T: AsRef<str> + Sync>(texts: &[T], splitter: &Splitter) -> Word
         a.merge(&b);
         a
     };
-    texts.par_chunks(size).map(count_some).reduce_with(join).unwrap_or_default()
+    shares(texts, rayon::current_num_threads()).into_par_iter().map(count_some).reduce_with(join).unwrap_or_default()
+}
+
+/// Cuts texts into at most `n` stretches of about equally many bytes.
+fn shares<T: AsRef<str>>(texts: &[T], n: usize) -> Vec<&[T]> {
+    let total = texts.iter().map(|text| text.as_ref().len()).sum::<usize>().max(1);
+    let (mut shares, mut from, mut bytes) = (Vec::new(), 0, 0);
+    for (i, text) in texts.iter().enumerate() {
+        bytes += text.as_ref().len();
+        if bytes * n >= total * (shares.len() + 1) || i + 1 == texts.len() {
+            shares.push(&texts[from..=i]);
+            from = i + 1;
+        }
+    }
+    shares
 }
 
 #[cfg(test)]
@@ -354,7 +367,7 @@ mod tests {
             assert_eq!(merged.to_bytes(), whole);
         }
         let splitter = Splitter::new(&Split::Gpt2, false).unwrap();
-        for threads in [1, 2, 7] {
+        for threads in [1, 2, 7, 16] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             assert_eq!(pool.install(|| count_all(&TEXTS, &splitter)).to_bytes(), whole);
         }

@@ -24,7 +24,7 @@ use super::{
     layout::{Cell, Cursor, Weights, lay},
     pairs::PairCounts,
     queue::{Entry, Queue, Symbols},
-    replace::{Notes, Side, replace_all},
+    replace::{Delta, Notes, Side, replace_all},
     source::Words,
     store::{Array, Pages, Scratch},
 };
@@ -304,31 +304,41 @@ impl<'a, C: Cell> Merger<'a, C> {
     /// Replaces every occurrence of a pair, from left to right, and updates the pairs around it.
     fn apply(&mut self, merge: Merge) -> Result<(), TokenizerError> {
         let Some((start, n)) = self.pairs.take(merge.left, merge.right) else { return Ok(()) };
-        let end = start as usize + n as usize;
-        for from in (start as usize..end).step_by(self.pages.most()) {
-            let postings = &self.postings[from..end.min(from.saturating_add(self.pages.most()))];
-            let touched = postings.len() + postings.len() / 1024;
-            replace_all(&mut self.cells, &self.weights, &self.lengths, postings, merge, &mut self.notes);
-            self.pages.touch(touched, &self.cells, &self.postings);
+        let start = start as usize;
+        let mut stood = start; // end of the postings that stood
+        for block in self.page_blocks(start..start + n as usize) {
+            let from = block.start;
+            let postings = &mut self.postings[block.clone()];
+            let n = replace_all(&mut self.cells, &self.weights, &self.lengths, postings, merge, &mut self.notes);
+            self.postings.copy_within(from..from + n, stood);
+            stood += n;
+            self.pages.touch(block.len() + block.len() / 1024, &self.cells, &self.postings);
         }
         let Merge { left, right, token } = merge;
         let mut notes = std::mem::take(&mut self.notes[0]);
+        let first = self.postings.len();
+        let next = self.reserve(&mut notes.before, |x| (x, token), first as u32);
+        let next = self.reserve(&mut notes.after, |y| (token, y), next) as usize;
+        if next > first {
+            self.postings.extend(next - first)?;
+            for block in self.page_blocks(start..stood) {
+                self.post(block, stood, &mut notes, merge);
+            }
+        }
         self.publish(&mut notes.before, |x| (x, token), |x| (x, left), merge)?;
         self.publish(&mut notes.after, |y| (token, y), |y| (right, y), merge)?;
         self.notes[0] = notes;
         Ok(())
     }
 
-    /// Writes one side's new pairs and postings, and takes the lost counts from the old pairs.
-    fn publish(
-        &mut self,
-        side: &mut Side,
-        new: impl Fn(u32) -> (u32, u32),
-        old: impl Fn(u32) -> (u32, u32),
-        merge: Merge,
-    ) -> Result<(), TokenizerError> {
-        const FORGET: u32 = u32::MAX;
-        let mut next = self.postings.len() as u32;
+    /// Cuts a range of postings into blocks whose places may all be touched before pages are let go.
+    fn page_blocks(&self, all: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<C> {
+        let most = self.pages.most();
+        all.clone().step_by(most).map(move |from| from..all.end.min(from.saturating_add(most)))
+    }
+
+    /// Sets where the postings of one side's new pairs go, from `next` on, and returns where they end.
+    fn reserve(&self, side: &mut Side, new: impl Fn(u32) -> (u32, u32), mut next: u32) -> u32 {
         for &symbol in &side.touched {
             let delta = &mut side.delta[symbol as usize];
             // With a floor above 1 a pair is made only once, so what is made now is all there will be.
@@ -338,15 +348,45 @@ impl<'a, C: Cell> Merger<'a, C> {
             } else {
                 delta.start = FORGET;
             }
+            delta.postings = 0; // from here on: those written
         }
-        self.postings.extend(next as usize - self.postings.len())?;
-        for &(symbol, place) in &side.events {
-            let delta = &mut side.delta[symbol as usize];
+        next
+    }
+
+    /// Writes the postings of the new pairs around the replaced places in `block`; such places end at `end`.
+    fn post(&mut self, block: Range<usize>, end: usize, notes: &mut Notes, merge: Merge) {
+        let len = (self.lengths[merge.left as usize] + self.lengths[merge.right as usize]) as usize;
+        let write = |delta: &mut Delta, postings: &mut [u32], place: usize| {
             if delta.start != FORGET {
-                self.postings[delta.start as usize] = place;
-                delta.start += 1;
+                postings[(delta.start + delta.postings) as usize] = place as u32;
+                delta.postings += 1;
+            }
+        };
+        for i in block.clone() {
+            let at = self.postings[i] as usize;
+            let (x, y) = (self.cells[at - 1], self.cells[at + len]);
+            if x != C::EDGE {
+                let x = x.id();
+                let place = at - self.lengths[x as usize] as usize;
+                write(&mut notes.before.delta[x as usize], &mut self.postings, place);
+            }
+            // Of two neighbours made now the second one writes the place.
+            let made_now = i + 1 < end && self.postings[i + 1] as usize == at + len;
+            if y != C::EDGE && !made_now {
+                write(&mut notes.after.delta[y.id() as usize], &mut self.postings, at);
             }
         }
+        self.pages.touch(3 * block.len(), &self.cells, &self.postings);
+    }
+
+    /// Takes the lost counts from the old pairs of one side, and puts its new pairs into the table and the queue.
+    fn publish(
+        &mut self,
+        side: &mut Side,
+        new: impl Fn(u32) -> (u32, u32),
+        old: impl Fn(u32) -> (u32, u32),
+        merge: Merge,
+    ) -> Result<(), TokenizerError> {
         for &symbol in &side.touched {
             let delta = std::mem::take(&mut side.delta[symbol as usize]);
             if delta.lost > 0 && old(symbol) != (merge.left, merge.right) {
@@ -354,22 +394,15 @@ impl<'a, C: Cell> Merger<'a, C> {
                 self.pairs.lose(left, right, delta.lost, self.floor == 1 && self.wanted.is_none());
             }
             if delta.start != FORGET {
-                self.create(new(symbol), delta.made, delta.start - delta.postings, delta.postings)?;
+                self.create(new(symbol), delta)?;
             }
         }
-        self.pages.touch(side.touched.len() + side.events.len() / 1024, &self.cells, &self.postings);
         side.touched.clear();
-        side.events.clear();
         Ok(())
     }
 
-    fn create(
-        &mut self,
-        (left, right): (u32, u32),
-        made: i64,
-        mut start: u32,
-        mut n: u32,
-    ) -> Result<(), TokenizerError> {
+    fn create(&mut self, (left, right): (u32, u32), delta: Delta) -> Result<(), TokenizerError> {
+        let (mut start, mut n) = (delta.start, delta.postings);
         if let Some((old_start, old_n)) = self.pairs.postings(left, right) {
             // Only when a merge spelled an existing token: join the occurrences, in text order.
             let mut all = self.postings[old_start as usize..(old_start + old_n) as usize].to_vec();
@@ -379,13 +412,16 @@ impl<'a, C: Cell> Merger<'a, C> {
             self.postings.extend(all.len())?;
             self.postings[start as usize..].copy_from_slice(&all);
         }
-        let count = self.pairs.add(left, right, made, start, n);
+        let count = self.pairs.add(left, right, delta.made, start, n);
         if count > 0 {
             self.queue.push(Entry { count, left, right }, &self.symbols);
         }
         Ok(())
     }
 }
+
+/// In place of the start of postings: the pair is not kept.
+const FORGET: u32 = u32::MAX;
 
 /// Cells between two looks at the number of touched pages.
 const BYTE_BLOCK: usize = 1 << 14;

@@ -112,7 +112,12 @@ impl<T: Plain> Array<T> {
     /// Changes the length; what is new is to be written by the caller before it is read.
     pub(super) fn extend(&mut self, more: usize) -> Result<(), TokenizerError> {
         match self {
-            Self::Memory(all) => all.resize(all.len() + more, T::default()),
+            Self::Memory(all) => {
+                if all.capacity() - all.len() < more {
+                    all.reserve_exact(more + all.len() / 8); // doubling would waste more memory than copying costs time
+                }
+                all.resize(all.len() + more, T::default());
+            }
             Self::File(mapped) => {
                 mapped.reserve(mapped.len + more)?;
                 mapped.len += more;
