@@ -67,6 +67,21 @@ impl Batch {
         Ok(())
     }
 
+    /// The same tokens in rows of `t` positions, which must divide the length of the rows: a document that is cut goes on as a
+    /// document of its own, its positions from 0. For schedules that begin with short rows.
+    pub fn in_rows_of(mut self, t: usize) -> Self {
+        assert!(t > 0 && self.t.is_multiple_of(t), "rows of {} cannot be cut into rows of {t}", self.t);
+        for at in 0..self.len() {
+            let (start, cut) = (self.doc_starts[at] as usize, at % self.t / t * t);
+            if start <= cut {
+                self.positions[at] = (at % t) as u32;
+            }
+            self.doc_starts[at] = start.saturating_sub(cut) as u32;
+        }
+        (self.b, self.t) = (self.len() / t, t);
+        self
+    }
+
     /// Documents of row `row` as half-open ranges of positions within the row.
     pub fn documents(&self, row: usize) -> Vec<std::ops::Range<usize>> {
         let starts = &self.doc_starts[row * self.t..(row + 1) * self.t];
@@ -92,6 +107,20 @@ mod tests {
         batch.check(3).unwrap();
         assert_eq!(batch.documents(0), vec![0..4]);
         assert_eq!(batch.documents(1), vec![0..2, 2..4]);
+    }
+
+    #[test]
+    fn shorter_rows_hold_the_same_tokens_and_cut_documents_start_anew() {
+        let mut batch = Batch::from_rows(1, 8, (0..8).collect(), (1..9).collect()).unwrap();
+        batch.doc_starts = vec![0, 0, 0, 0, 0, 0, 6, 6];
+        batch.positions = vec![0, 1, 2, 3, 4, 5, 0, 1];
+        let whole = batch.clone();
+        assert_eq!(batch.clone().in_rows_of(8), whole);
+        let short = batch.in_rows_of(4);
+        short.check(9).unwrap();
+        assert_eq!((short.b, short.t, &short.ids, &short.targets), (2, 4, &whole.ids, &whole.targets));
+        assert_eq!(short.positions, [0, 1, 2, 3, 0, 1, 0, 1]);
+        assert_eq!(short.doc_starts, [0, 0, 0, 0, 0, 0, 2, 2]);
     }
 
     #[test]

@@ -10,14 +10,15 @@
 //! | `model.json` | format, sizes, hash of `model.safetensors` |
 //! | `model.safetensors` | weights by Hugging Face name, f32 |
 //! | `state.json` | format, step, optimizer settings, hash of `optimizer.safetensors` |
-//! | `optimizer.safetensors` | moments `m.NAME` and `v.NAME`, f32 |
+//! | `optimizer.safetensors` | f32: `m.NAME` (momentum or first moment), `v.NAME` (second moment); 8 bits: `m8.NAME`, `v8.NAME` (u8 codes) with `m8.NAME.scale`, `v8.NAME.scale` |
+//! | `ema.safetensors` | running mean of the weights, if one is kept |
 //!
 //! Encoding what was decoded gives the same bytes.
 
-use crate::optim::OptimConfig;
+use crate::optim::{Blocks, Ema, NoiseScale, OptimConfig, RuleConfig, Slot};
 use crate::trainer::Trainer;
 use crate::{Error, Model, ModelConfig, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +29,7 @@ pub const FORMAT: u32 = 1;
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
+const EMA: &str = "ema.safetensors";
 
 #[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,34 +48,89 @@ struct StateFile {
     /// Binds the folder: moments of one step beside weights of another are refused.
     model_blake3: String,
     optimizer_blake3: String,
+    /// Absent for plain AdamW.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    rule: RuleConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    noise: Option<NoiseScale>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ema: Option<EmaFile>,
 }
 
-/// All four files of a training state.
+#[derive(PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmaFile {
+    decay: f64,
+    ema_blake3: String,
+}
+
+fn is_plain(rule: &RuleConfig) -> bool {
+    *rule == RuleConfig::default()
+}
+
+/// All files of a training state.
 pub fn encode(trainer: &Trainer) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = encode_model(&trainer.model)?;
-    let names = trainer.model.names();
-    let moments = [("m", &trainer.moments.m), ("v", &trainer.moments.v)];
-    let named = moments.iter().flat_map(|(prefix, tensors)| {
-        names.iter().zip(tensors.iter()).map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor))
-    });
+    let named = trainer.model.names().iter().zip(&trainer.state).flat_map(|(name, slot)| parts(name, slot));
     let optimizer = safetensors_bytes(named)?;
+    let ema = trainer.ema.as_ref().map(|ema| weight_bytes(&ema.model)).transpose()?;
     let state = StateFile {
         format: FORMAT,
         step: trainer.step,
         optim: trainer.optim.clone(),
         model_blake3: hash(&files[1].1),
         optimizer_blake3: hash(&optimizer),
+        rule: trainer.rule.clone(),
+        noise: trainer.noise,
+        ema: trainer.ema.as_ref().zip(ema.as_ref()).map(|(e, b)| EmaFile { decay: e.decay, ema_blake3: hash(b) }),
     };
     files.push(("state.json".into(), json_bytes(&state)?));
     files.push((OPTIMIZER.into(), optimizer));
+    files.extend(ema.map(|bytes| (EMA.into(), bytes)));
     Ok(files)
+}
+
+/// The tensors of a slot by name, in a fixed order.
+fn parts<'t>(name: &str, slot: &'t Slot) -> Vec<(String, &'t Tensor)> {
+    let blocks = |prefix: &str, blocks: &'t Blocks| {
+        [(format!("{prefix}.{name}"), &blocks.codes), (format!("{prefix}.{name}.scale"), &blocks.scales)]
+    };
+    match slot {
+        Slot::Empty => Vec::new(),
+        Slot::Momentum(m) => vec![(format!("m.{name}"), m)],
+        Slot::Moments { m, v } => vec![(format!("m.{name}"), m), (format!("v.{name}"), v)],
+        Slot::Moments8 { m, v } => blocks("m8", m).into_iter().chain(blocks("v8", v)).collect(),
+    }
+}
+
+/// The tensors of a slot like `empty`, out of `tensors`.
+fn take_slot(tensors: &mut BTreeMap<String, Tensor>, name: &str, empty: &Slot) -> Result<Slot> {
+    let mut found = Vec::new();
+    for (part, like) in parts(name, empty) {
+        found.push(take(tensors, part, like)?);
+    }
+    let mut next = found.into_iter();
+    let mut one = || next.next().expect("as many tensors as the slot has because its own list was walked");
+    Ok(match empty {
+        Slot::Empty => Slot::Empty,
+        Slot::Momentum(_) => Slot::Momentum(one()),
+        Slot::Moments { .. } => Slot::Moments { m: one(), v: one() },
+        Slot::Moments8 { .. } => {
+            let mut blocks = || Blocks { codes: one(), scales: one() };
+            Slot::Moments8 { m: blocks(), v: blocks() }
+        }
+    })
 }
 
 /// `model.json` and `model.safetensors`: the weights alone.
 pub fn encode_model(model: &Model) -> Result<Vec<(String, Vec<u8>)>> {
-    let weights = safetensors_bytes(model.params().map(|(name, tensor)| (name.to_owned(), tensor)))?;
+    let weights = weight_bytes(model)?;
     let file = ModelFile { format: FORMAT, config: model.config().clone(), model_blake3: hash(&weights) };
     Ok(vec![("model.json".into(), json_bytes(&file)?), (MODEL.into(), weights)])
+}
+
+fn weight_bytes(model: &Model) -> Result<Vec<u8>> {
+    safetensors_bytes(model.params().map(|(name, tensor)| (name.to_owned(), tensor)))
 }
 
 /// The training state in folder `dir`; `recompute` is off, as it changes no bits.
@@ -87,16 +144,20 @@ pub fn decode(dir: &Path) -> Result<Trainer> {
         return Err(fault(dir, "state.json belongs to other weights than model.json"));
     }
     let mut tensors = safetensors_tensors(&dir.join(OPTIMIZER), &bytes)?;
-    let mut moments = |prefix: &str| -> Result<Vec<Tensor>> {
-        let wanted = model.config().parameters().into_iter();
-        wanted.map(|(name, shape)| take(&mut tensors, format!("{prefix}.{name}"), shape)).collect()
-    };
-    let (m, v) = (moments("m")?, moments("v")?);
+    let mut trainer = Trainer::with_rule(model, &state.optim, &state.rule)?;
+    let slots = trainer.model.names().iter().zip(&trainer.state);
+    trainer.state = slots.map(|(name, empty)| take_slot(&mut tensors, name, empty)).collect::<Result<_>>()?;
     if let Some(name) = tensors.into_keys().next() {
         return Err(Error::UnknownTensor { name });
     }
-    let mut trainer = Trainer::new(model, &state.optim)?;
-    (trainer.moments.m, trainer.moments.v, trainer.step) = (m, v, state.step);
+    (trainer.step, trainer.noise) = (state.step, state.noise);
+    if let Some(EmaFile { decay, ema_blake3 }) = state.ema {
+        let path = dir.join(EMA);
+        let bytes = read(&path)?;
+        check_hash(&path, &bytes, &ema_blake3)?;
+        let mean = Model::from_tensors(trainer.model.config().clone(), safetensors_tensors(&path, &bytes)?)?;
+        trainer.ema = Some(Ema::new(&mean, decay)?);
+    }
     Ok(trainer)
 }
 
@@ -105,17 +166,20 @@ pub fn decode_model(dir: &Path) -> Result<Model> {
     Ok(read_model(dir)?.0)
 }
 
-/// Tensors as one safetensors file with metadata `format = pt`: f32, contiguous, ordered by name, so bytes are a function
-/// of the tensors alone.
+/// Tensors as one safetensors file with metadata `format = pt`: f32 (or u8), contiguous, ordered by name, so bytes are a
+/// function of the tensors alone.
 pub fn safetensors_bytes<'t>(tensors: impl Iterator<Item = (String, &'t Tensor)>) -> Result<Vec<u8>> {
     let mut columns = Vec::new();
     for (name, tensor) in tensors {
-        let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-        columns.push((name, tensor.dims().to_vec(), bytes));
+        let flat = tensor.flatten_all()?;
+        let (kind, bytes) = match tensor.dtype() {
+            DType::U8 => (Dtype::U8, flat.to_vec1::<u8>()?),
+            _ => (Dtype::F32, flat.to_vec1::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        };
+        columns.push((name, kind, tensor.dims().to_vec(), bytes));
     }
     let views =
-        columns.iter().map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
+        columns.iter().map(|(name, kind, shape, bytes)| Ok((name, TensorView::new(*kind, shape.clone(), bytes)?)));
     let views: Vec<_> =
         views.collect::<std::result::Result<_, safetensors::SafeTensorError>>().map_err(format_error)?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -132,10 +196,14 @@ fn read_model(dir: &Path) -> Result<(Model, String)> {
     Ok((model, file.model_blake3))
 }
 
-fn take(tensors: &mut BTreeMap<String, Tensor>, name: String, expected: Vec<usize>) -> Result<Tensor> {
+fn take(tensors: &mut BTreeMap<String, Tensor>, name: String, like: &Tensor) -> Result<Tensor> {
     let tensor = tensors.remove(&name).ok_or_else(|| Error::MissingTensor { name: name.clone() })?;
-    if tensor.dims() != expected {
-        return Err(Error::Shape { name, expected, got: tensor.dims().to_vec() });
+    if tensor.dims() != like.dims() {
+        return Err(Error::Shape { name, expected: like.dims().to_vec(), got: tensor.dims().to_vec() });
+    }
+    if tensor.dtype() != like.dtype() {
+        let what = format!("tensor `{name}` is {:?}, expected {:?}", tensor.dtype(), like.dtype());
+        return Err(Error::Format(what));
     }
     Ok(tensor)
 }
@@ -144,12 +212,16 @@ fn safetensors_tensors(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Ten
     let parsed = SafeTensors::deserialize(bytes).map_err(|e| fault(path, &e.to_string()))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in parsed.iter() {
-        if view.dtype() != Dtype::F32 {
-            return Err(fault(path, &format!("tensor `{name}` is {}, expected F32", view.dtype())));
-        }
-        let (chunks, _) = view.data().as_chunks::<4>();
-        let numbers: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
-        tensors.insert(name.to_owned(), Tensor::from_vec(numbers, view.shape(), &Device::Cpu)?);
+        let tensor = match view.dtype() {
+            Dtype::F32 => {
+                let (chunks, _) = view.data().as_chunks::<4>();
+                let numbers: Vec<f32> = chunks.iter().map(|c| f32::from_le_bytes(*c)).collect();
+                Tensor::from_vec(numbers, view.shape(), &Device::Cpu)?
+            }
+            Dtype::U8 => Tensor::from_vec(view.data().to_vec(), view.shape(), &Device::Cpu)?,
+            other => return Err(fault(path, &format!("tensor `{name}` is {other}, expected F32 or U8"))),
+        };
+        tensors.insert(name.to_owned(), tensor);
     }
     Ok(tensors)
 }
@@ -246,6 +318,46 @@ mod tests {
             step(trainer);
         }
         assert_eq!(encode(&straight).unwrap(), encode(&resumed).unwrap());
+    }
+
+    #[test]
+    fn every_rule_goes_on_to_the_same_bits_with_its_noise_scale_and_running_mean() {
+        use crate::optim::Rule::{Adamw, Lion, Muon, Sgd};
+        let config = ModelConfig { vocab_size: 13, n_layer: 1, n_embd: 64, n_ffn: 72, ..ModelConfig::default() };
+        for (optimizer, state_bits, momentum) in [
+            (Adamw, Some(8), None),
+            (Muon, None, None),
+            (Muon, Some(8), Some(0.9)),
+            (Lion, None, None),
+            (Sgd, None, None),
+            (Sgd, None, Some(0.0)),
+        ] {
+            let rule = RuleConfig { optimizer, state_bits, momentum, ..RuleConfig::default() };
+            let model = Model::init(config.clone(), 3).unwrap();
+            let mut straight = Trainer::with_rule(model, &OptimConfig::default(), &rule).unwrap();
+            straight.noise = Some(NoiseScale::default());
+            straight.ema = Some(Ema::new(&straight.model, 0.9).unwrap());
+            step(&mut straight);
+            let files = encode(&straight).unwrap();
+            let mut resumed = decode(save(&files).path()).unwrap();
+            assert!(encode(&resumed).unwrap() == files, "{rule:?}");
+            for trainer in [&mut straight, &mut resumed] {
+                step(trainer);
+            }
+            assert!(encode(&straight).unwrap() == encode(&resumed).unwrap(), "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_of_plain_adamw_names_no_rule_and_a_damaged_mean_is_named() {
+        let mut trainer = trained();
+        let state = String::from_utf8(encode(&trainer).unwrap()[2].1.clone()).unwrap();
+        assert!(!["rule", "noise", "ema"].iter().any(|word| state.contains(word)), "{state}");
+        trainer.ema = Some(Ema::new(&trainer.model, 0.9).unwrap());
+        let mut files = encode(&trainer).unwrap();
+        *files[4].1.last_mut().unwrap() ^= 1;
+        let error = decode(save(&files).path()).unwrap_err().to_string();
+        assert!(error.contains(EMA) && error.contains("blake3"), "{error}");
     }
 
     #[test]

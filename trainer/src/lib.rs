@@ -4,7 +4,8 @@
 //! lives here; what a loss *means* is `align`'s business, files and stages are `pipeline`'s. candle Tensors are the
 //! containers, the arithmetic is our own fused f32 code whose bits depend neither on threads nor on batch mates.
 //!
-//! Reading order: `model` (what the weights are), `tape` (how they are walked), `trainer` (how they change).
+//! Reading order: `model` (what the weights are), `tape` (how they are walked), `trainer` and `optim` (how they change),
+//! `parallel` (how ranks share the work).
 
 // One module per line, so that edits stay line-wise.
 pub mod batch;
@@ -20,6 +21,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod packing;
+pub mod parallel;
 pub mod rng;
 pub mod sample;
 pub mod tape;

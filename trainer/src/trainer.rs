@@ -1,46 +1,46 @@
 //! The trainer: micro-batches and a loss in, a better model out.
 //!
 //! In: the micro-batches of one step, a learning rate and a loss over all token statistics of the step. Out: the next
-//! model and moments, and a [`StepReport`]. Each micro-batch's gradient is computed on its own and summed by a binary
+//! model and state, and a [`StepReport`]. Each micro-batch's gradient is computed on its own and summed by a binary
 //! tree over the micro-batch index. Where batches come from and where checkpoints go is the caller's business.
+//! [`Trainer::step`] is [`Trainer::prepare`] and [`Trainer::apply`]; between them a caller may look and walk away.
 
 use crate::ops::tree_sum::{TreeSum, sum_of_squares};
-use crate::optim::{self, OptimConfig};
+use crate::optim::{self, Ema, NoiseSample, NoiseScale, OptimConfig, Rates, RuleConfig, Slot};
 use crate::tape::{self, Ctx};
 use crate::{Batch, Error, Model, Result, TokenGrad, TokenStats};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
-
-/// First and second moments, in canonical parameter order, shaped like the parameters.
-#[derive(Clone, Debug)]
-pub struct Moments {
-    /// Running mean of gradients.
-    pub m: Vec<Tensor>,
-    /// Running mean of squared gradients.
-    pub v: Vec<Tensor>,
-}
-
-impl Moments {
-    /// All zero.
-    pub fn zeros(model: &Model) -> Result<Self> {
-        let zeros = || model.tensors().iter().map(Tensor::zeros_like).collect::<candle_core::Result<Vec<_>>>();
-        Ok(Self { m: zeros()?, v: zeros()? })
-    }
-}
 
 /// A model with its optimizer state: everything that a checkpoint holds.
 #[derive(Clone, Debug)]
 pub struct Trainer {
     /// Current weights.
     pub model: Model,
-    /// Optimizer settings.
+    /// Settings that all rules share.
     pub optim: OptimConfig,
-    /// Optimizer state.
-    pub moments: Moments,
+    /// Which rule, and its own settings.
+    pub rule: RuleConfig,
+    /// Optimizer state, one slot per parameter in canonical order.
+    pub state: Vec<Slot>,
     /// Optimizer steps taken so far.
     pub step: u64,
     /// Run layers forward again in backward instead of keeping activations: less memory, same bits.
     pub recompute: bool,
+    /// Running estimate of the gradient noise scale; None leaves it unmeasured.
+    pub noise: Option<NoiseScale>,
+    /// Running mean of the weights; None keeps none.
+    pub ema: Option<Ema>,
+}
+
+/// The summed gradient of one step, not yet applied.
+pub struct Prepared {
+    gradients: Vec<Vec<f32>>,
+    noise: Option<NoiseSample>,
+    /// Global L2 norm of the gradient before clipping; may be infinite or NaN.
+    pub grad_norm: f64,
+    /// Positions with a non-zero loss mask.
+    pub tokens: usize,
 }
 
 /// What one step did.
@@ -55,11 +55,18 @@ pub struct StepReport {
 }
 
 impl Trainer {
-    /// Step 0 with zero moments.
+    /// AdamW at step 0 with zero moments.
     pub fn new(model: Model, optim: &OptimConfig) -> Result<Self> {
+        Self::with_rule(model, optim, &RuleConfig::default())
+    }
+
+    /// Any rule at step 0 with empty state.
+    pub fn with_rule(model: Model, optim: &OptimConfig, rule: &RuleConfig) -> Result<Self> {
         optim.check()?;
-        let moments = Moments::zeros(&model)?;
-        Ok(Self { model, optim: optim.clone(), moments, step: 0, recompute: false })
+        rule.check()?;
+        let state = optim::zeros(rule, &model)?;
+        let (optim, rule) = (optim.clone(), rule.clone());
+        Ok(Self { model, optim, rule, state, step: 0, recompute: false, noise: None, ema: None })
     }
 
     /// One optimizer step over micro-batches. `loss` sees the statistics of all of them once. On an error, also on a
@@ -70,18 +77,41 @@ impl Trainer {
         lr: f64,
         loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
     ) -> Result<StepReport> {
-        let gradients = self.summed(micro, loss)?;
-        let grad_norm = sum_of_squares(&gradients).sqrt();
+        let prepared = self.prepare(micro, loss)?;
+        self.apply(prepared, Rates::of(lr))
+    }
+
+    /// The gradient of a step, without taking the step.
+    pub fn prepare(
+        &self,
+        micro: &[Batch],
+        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
+    ) -> Result<Prepared> {
+        let mut squares = Vec::new();
+        let measure = |leaf: &[Vec<f32>]| self.noise.is_some().then(|| squares.push(sum_of_squares(leaf)));
+        let gradients = self.summed(micro, loss, measure)?;
+        let square = sum_of_squares(&gradients);
+        let counts: Vec<usize> = micro.iter().map(counted).collect();
+        let parts: Vec<(f64, usize)> = squares.into_iter().zip(counts.iter().copied()).collect();
+        let noise = NoiseSample::of(&parts, square);
+        Ok(Prepared { gradients, noise, grad_norm: square.sqrt(), tokens: counts.iter().sum() })
+    }
+
+    /// Takes a step. On an error, also on a gradient that is not finite, nothing has changed.
+    pub fn apply(&mut self, prepared: Prepared, rates: Rates) -> Result<StepReport> {
+        let Prepared { gradients, noise, grad_norm, tokens } = prepared;
         if !grad_norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm".into(), step: self.step });
         }
-        let (model, moments) =
-            optim::adamw(&self.optim, &self.model, &self.moments, &gradients, grad_norm, lr, self.step)?;
-        self.model = model;
-        self.moments = moments;
+        let (model, state) =
+            optim::apply(&self.optim, &self.rule, &self.model, &self.state, &gradients, grad_norm, rates, self.step)?;
+        let ema = self.ema.as_ref().map(|ema| ema.add(&model)).transpose()?;
+        if let (Some(scale), Some(sample)) = (&mut self.noise, noise) {
+            scale.add(sample);
+        }
+        (self.model, self.state, self.ema) = (model, state, ema);
         self.step += 1;
-        let tokens = micro.iter().flat_map(|b| &b.loss_mask).filter(|&&mask| mask != 0.0).count();
-        Ok(StepReport { grad_norm, lr, tokens })
+        Ok(StepReport { grad_norm, lr: rates.lr, tokens })
     }
 
     /// Gradients of all parameters by name, before clipping.
@@ -90,15 +120,17 @@ impl Trainer {
         micro: &[Batch],
         loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
     ) -> Result<BTreeMap<String, Tensor>> {
-        let gradients = self.summed(micro, loss)?;
+        let gradients = self.summed(micro, loss, |_| ())?;
         let named = self.model.params().zip(gradients);
         named.map(|((name, w), g)| Ok((name.to_owned(), Tensor::from_vec(g, w.dims(), &Device::Cpu)?))).collect()
     }
 
-    fn summed(
+    /// The sum over micro-batches; `look` sees the gradient of each.
+    fn summed<R>(
         &self,
         micro: &[Batch],
         loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
+        mut look: impl FnMut(&[Vec<f32>]) -> R,
     ) -> Result<Vec<Vec<f32>>> {
         let (mut walks, mut stats) = (Vec::new(), Vec::new());
         for batch in micro {
@@ -113,10 +145,17 @@ impl Trainer {
         }
         let mut sum = TreeSum::default();
         for ((ctx, saved), grad) in walks.into_iter().zip(grads) {
-            sum.push(tape::backward(&ctx, saved, grad)?.0);
+            let leaf = tape::backward(&ctx, saved, grad)?.0;
+            look(&leaf);
+            sum.push(leaf);
         }
         sum.finish().ok_or_else(|| Error::Loss("a step without micro-batches".into()))
     }
+}
+
+/// Positions with a non-zero loss mask.
+fn counted(batch: &Batch) -> usize {
+    batch.loss_mask.iter().filter(|mask| **mask != 0.0).count()
 }
 
 #[cfg(test)]
@@ -178,6 +217,52 @@ mod tests {
         };
         let reference = run(1, false);
         assert!(run(2, false) == reference && run(2, true) == reference);
+    }
+
+    #[test]
+    fn every_rule_learns_one_batch() {
+        use crate::optim::Rule::{Adamw, Lion, Muon, Sgd};
+        for (optimizer, state_bits, lr) in
+            [(Adamw, Some(8), 1e-2), (Muon, None, 1e-2), (Lion, None, 2e-3), (Sgd, None, 1.0)]
+        {
+            let rule = RuleConfig { optimizer, state_bits, ..RuleConfig::default() };
+            let optim = OptimConfig { weight_decay: 0.0, ..OptimConfig::default() };
+            let mut trainer = Trainer::with_rule(Model::init(small(), 1).unwrap(), &optim, &rule).unwrap();
+            let mut loss = 0.0;
+            for _ in 0..60 {
+                trainer.step(&[batch(3)], lr, |s| mean_nll(s, &mut loss)).unwrap();
+            }
+            assert!(loss < 1.5, "{optimizer:?}: {loss}");
+        }
+    }
+
+    #[test]
+    fn noise_and_running_mean_are_measured_beside_the_step_and_change_no_weight() {
+        let mut plain = Trainer::new(Model::init(small(), 1).unwrap(), &OptimConfig::default()).unwrap();
+        let mut measured = plain.clone();
+        measured.noise = Some(NoiseScale::default());
+        measured.ema = Some(Ema::new(&measured.model, 0.5).unwrap());
+        let start = plain.model.slice(0)[3];
+        for trainer in [&mut plain, &mut measured] {
+            trainer.step(&[batch(1), batch(2)], 1e-2, |s| mean_nll(s, &mut 0.0)).unwrap();
+        }
+        assert_eq!(plain.model.slice(0).to_vec(), measured.model.slice(0).to_vec());
+        let mean = measured.ema.unwrap().model.slice(0)[3];
+        assert!((mean - 0.5 * (start + plain.model.slice(0)[3])).abs() < 1e-7);
+        assert!(measured.noise.unwrap() != NoiseScale::default());
+    }
+
+    #[test]
+    fn a_prepared_step_can_be_left_and_taken_later() {
+        let mut trainer = Trainer::new(Model::init(small(), 1).unwrap(), &OptimConfig::default()).unwrap();
+        let mut straight = trainer.clone();
+        let left = trainer.prepare(&[batch(8)], |s| mean_nll(s, &mut 0.0)).unwrap();
+        assert!(left.grad_norm > 0.0 && left.tokens == 48);
+        drop(left);
+        straight.step(&[batch(1)], 1e-2, |s| mean_nll(s, &mut 0.0)).unwrap();
+        let taken = trainer.prepare(&[batch(1)], |s| mean_nll(s, &mut 0.0)).unwrap();
+        trainer.apply(taken, Rates::of(1e-2)).unwrap();
+        assert_eq!(trainer.model.slice(0).to_vec(), straight.model.slice(0).to_vec());
     }
 
     #[test]

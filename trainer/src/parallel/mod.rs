@@ -1,0 +1,32 @@
+//! Ranks that work together: collectives, meshes, and how a rank learns who it is.
+//!
+//! In: buffers on every rank. Out: the same call's result on every rank, with sums whose order is written down. A
+//! [`Collective`] is started and then waited for with a deadline; a lost or silent peer ends the call on every rank with
+//! [`Error::Peer`](crate::Error::Peer). Nothing shrinks in place: the run stops, and running again continues.
+//!
+//! `collective` is the interface, `group` its one implementation over any [`wire`]; `threads` and `tcp` are the wires.
+//! `mesh` is arithmetic on ranks; `launch` reads the environment of torchrun, Slurm and MPI.
+//!
+//! **Order of sums.** A sum over ranks is the binary tree over the rank index, the one of `ops::tree_sum`: if ranks own aligned
+//! power-of-two runs of micro-batches, 1, 2 and 4 ranks give the same bits.
+
+pub mod buffer;
+pub mod collective;
+mod frame;
+mod group;
+pub mod launch;
+pub mod mesh;
+mod rendezvous;
+pub mod tcp;
+pub mod threads;
+mod wire;
+
+#[cfg(test)]
+mod collective_tests;
+#[cfg(test)]
+mod tcp_tests;
+
+pub use buffer::Buffer;
+pub use collective::{Collective, Pending};
+pub use launch::Launch;
+pub use mesh::{Axis, Mesh};
