@@ -26,7 +26,7 @@ use super::{
     queue::{Entry, Queue, Symbols},
     replace::{Delta, Notes, Side, replace_all},
     source::Words,
-    store::{Array, Pages, Scratch},
+    store::{Array, PAGE, Pages, Scratch},
 };
 use crate::TokenizerError;
 
@@ -157,28 +157,36 @@ impl<'a, C: Cell> Merger<'a, C> {
             self.pages.touch(BYTE_BLOCK / 1024, &self.cells, &self.postings);
         }
         let mut next = vec![u32::MAX; 1 << 16];
-        let mut total = 0;
+        let mut groups = vec![0_u32; 1 << 16]; // of pairs whose postings are written in one pass
+        let (mut total, mut group, mut group_start) = (0, 0, 0);
+        let group_most = self.pages.most() / 2 * (PAGE / size_of::<u32>());
         for (i, &(count, n)) in counts.iter().enumerate().filter(|(_, (count, _))| *count > 0) {
             let (left, right) = (i as u32 >> 8, i as u32 & 255);
             if !self.is_known((left, right), count as i64) {
                 continue;
             }
-            next[i] = total;
+            if (total - group_start) as usize > group_most {
+                (group, group_start) = (group + 1, total);
+            }
+            (next[i], groups[i]) = (total, group);
             self.pairs.add(left, right, count as i64, total, n);
             self.queue.push(Entry { count, left, right }, &self.symbols);
             total += n;
         }
         drop(counts);
         self.postings.extend(total as usize)?;
-        for block in byte_blocks(self.cells.len()) {
-            let postings: &mut [u32] = &mut self.postings;
-            each_byte_pair(&self.cells, block, |pair, place| {
-                if next[pair] != u32::MAX {
-                    postings[next[pair] as usize] = place as u32;
-                    next[pair] += 1;
-                }
-            });
-            self.pages.touch(BYTE_BLOCK, &self.cells, &self.postings);
+        for group in 0..=group {
+            self.pages.touch(self.pages.most() / 2, &self.cells, &self.postings);
+            for block in byte_blocks(self.cells.len()) {
+                let postings: &mut [u32] = &mut self.postings;
+                each_byte_pair(&self.cells, block, |pair, place| {
+                    if next[pair] != u32::MAX && groups[pair] == group {
+                        postings[next[pair] as usize] = place as u32;
+                        next[pair] += 1;
+                    }
+                });
+                self.pages.touch(BYTE_BLOCK / 1024, &self.cells, &self.postings);
+            }
         }
         Ok(())
     }
@@ -306,13 +314,15 @@ impl<'a, C: Cell> Merger<'a, C> {
         let Some((start, n)) = self.pairs.take(merge.left, merge.right) else { return Ok(()) };
         let start = start as usize;
         let mut stood = start; // end of the postings that stood
-        for block in self.page_blocks(start..start + n as usize) {
-            let from = block.start;
-            let postings = &mut self.postings[block.clone()];
+        let (mut from, end) = (start, start + n as usize);
+        while from < end {
+            let (to, pages) = self.page_block(from, end);
+            let postings = &mut self.postings[from..to];
             let n = replace_all(&mut self.cells, &self.weights, &self.lengths, postings, merge, &mut self.notes);
             self.postings.copy_within(from..from + n, stood);
             stood += n;
-            self.pages.touch(block.len() + block.len() / 1024, &self.cells, &self.postings);
+            from = to;
+            self.pages.touch(pages, &self.cells, &self.postings);
         }
         let Merge { left, right, token } = merge;
         let mut notes = std::mem::take(&mut self.notes[0]);
@@ -321,8 +331,13 @@ impl<'a, C: Cell> Merger<'a, C> {
         let next = self.reserve(&mut notes.after, |y| (token, y), next) as usize;
         if next > first {
             self.postings.extend(next - first)?;
-            for block in self.page_blocks(start..stood) {
-                self.post(block, stood, &mut notes, merge);
+            let neighbours = notes.before.touched.len() + notes.after.touched.len();
+            let mut from = start;
+            while from < stood {
+                let (to, pages) = self.page_block(from, stood);
+                self.post(from..to, stood, &mut notes, merge);
+                self.pages.touch(pages + neighbours.min(2 * (to - from)), &self.cells, &self.postings);
+                from = to;
             }
         }
         self.publish(&mut notes.before, |x| (x, token), |x| (x, left), merge)?;
@@ -331,10 +346,23 @@ impl<'a, C: Cell> Merger<'a, C> {
         Ok(())
     }
 
-    /// Cuts a range of postings into blocks whose places may all be touched before pages are let go.
-    fn page_blocks(&self, all: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<C> {
+    /// End of the longest stretch of postings from `from` whose places touch no more pages than may be, and those pages.
+    fn page_block(&self, from: usize, end: usize) -> (usize, usize) {
         let most = self.pages.most();
-        all.clone().step_by(most).map(move |from| from..all.end.min(from.saturating_add(most)))
+        if most == usize::MAX {
+            return (end, 0);
+        }
+        let (mut pages, mut last) = (0, usize::MAX);
+        for at in from..end {
+            let page = self.postings[at] as usize * size_of::<C>() / PAGE;
+            if page != last {
+                if pages == most {
+                    return (at, pages + (at - from) / 1024);
+                }
+                (pages, last) = (pages + 1, page);
+            }
+        }
+        (end, pages + (end - from) / 1024)
     }
 
     /// Sets where the postings of one side's new pairs go, from `next` on, and returns where they end.
@@ -376,7 +404,6 @@ impl<'a, C: Cell> Merger<'a, C> {
                 write(&mut notes.after.delta[y.id() as usize], &mut self.postings, at);
             }
         }
-        self.pages.touch(3 * block.len(), &self.cells, &self.postings);
     }
 
     /// Takes the lost counts from the old pairs of one side, and puts its new pairs into the table and the queue.
