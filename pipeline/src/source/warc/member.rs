@@ -1,6 +1,7 @@
 //! Gzip members and zstd frames: opening one, decoding it piece by piece, finding the next one after damage.
 //!
-//! In: the file and an offset. Out: decoded bytes, the end of the member, or a [`Fault`]. Left to others: records.
+//! In: the file and an offset. Out: decoded bytes, the end of the member, or a [`Fault`]. Left to others: records, where a
+//! frame ends (`frame.rs`).
 //! RFC 1952 (gzip), RFC 8878 (zstd). Every loop moves forward in the file or stops.
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
@@ -8,6 +9,7 @@ use memchr::{memchr, memmem};
 use zstd::stream::raw::{Decoder as ZstdStream, InBuffer, Operation, OutBuffer};
 
 use super::Compression;
+use super::frame::{ZSTD_MAGIC, frame_len, skippable, zstd_dictionary, zstd_frame};
 use super::head::{START_BYTES, starts_record};
 
 /// Compressed bytes that are decoded to see what a member holds; fixed, so that every range sees the same.
@@ -285,10 +287,10 @@ impl<'a> Decoder<'a> {
     /// frame or nothing follows it, or else if its front decodes.
     fn zstd_next(&mut self, at: usize) -> usize {
         let file = self.file;
-        if let Ok(size) = zstd::zstd_safe::find_frame_compressed_size(&file[at..]) {
-            let end = at + size;
-            let followed = end == file.len() || file.get(end..).is_some_and(zstd_frame);
-            if size > 0 && end <= file.len() && (followed || matches!(self.open(at), Opened::Member { .. })) {
+        if let Some(length) = frame_len(&file[at..]) {
+            let end = at + length;
+            let followed = end == file.len() || zstd_frame(&file[end..]);
+            if followed || matches!(self.open(at), Opened::Member { .. }) {
                 return end;
             }
         }
@@ -336,33 +338,6 @@ fn gzip_header(bytes: &[u8]) -> Header {
     }
     length += if flags & 2 != 0 { 2 } else { 0 };
     if length >= bytes.len() { Header::CutOff } else { Header::Length(length) }
-}
-
-pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// The magic of the skippable frame that holds a file's dictionary (warc-zstd §2).
-const ZSTD_DICTIONARY_MAGIC: [u8; 4] = [0x5d, 0x2a, 0x4d, 0x18];
-
-/// Does a zstd file start here?
-pub(super) fn zstd_frame(bytes: &[u8]) -> bool {
-    bytes.starts_with(&ZSTD_MAGIC) || skippable(bytes).is_some()
-}
-
-/// The content of the skippable frame at the start of `bytes`.
-fn skippable(bytes: &[u8]) -> Option<&[u8]> {
-    let header = bytes.get(..8)?;
-    let is_magic = header[0] & 0xf0 == 0x50 && header[1..4] == ZSTD_DICTIONARY_MAGIC[1..];
-    let size = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
-    is_magic.then(|| bytes.get(8..8 + size)).flatten()
-}
-
-/// The dictionary for all frames of a file, stored in its first frame, itself compressed or not.
-fn zstd_dictionary(file: &[u8]) -> Option<Vec<u8>> {
-    const MAX_DICTIONARY_BYTES: usize = 64 << 20;
-    let content = file.starts_with(&ZSTD_DICTIONARY_MAGIC).then(|| skippable(file)).flatten()?;
-    if content.starts_with(&ZSTD_MAGIC) {
-        return zstd::bulk::decompress(content, MAX_DICTIONARY_BYTES).ok();
-    }
-    Some(content.to_vec())
 }
 
 /// One decoding call; returns zstd's hint, 0 at the end of a frame.
