@@ -41,8 +41,8 @@ fn candidates_are_compared_by_one_query() {
     );
     let rows = json(
         &run,
-        "SELECT 'a' AS name, bytes, documents, tokens, bytes_per_token FROM a_metrics WHERE \"column\" = 'all'
-         UNION ALL SELECT 'b', bytes, documents, tokens, bytes_per_token FROM b_metrics WHERE \"column\" = 'all' ORDER BY name",
+        "SELECT 'a' AS name, bytes, documents, tokens, bytes_per_token FROM a_report WHERE \"column\" = 'all'
+         UNION ALL SELECT 'b', bytes, documents, tokens, bytes_per_token FROM b_report WHERE \"column\" = 'all' ORDER BY name",
     );
     let whole = json(&run, "SELECT count(*) AS n, sum(octet_length(text)) AS bytes FROM lang");
     for row in &rows {
@@ -53,12 +53,12 @@ fn candidates_are_compared_by_one_query() {
     assert!(rows[1]["tokens"].as_u64() < rows[0]["tokens"].as_u64(), "superwords shorten texts: {rows:?}");
     // Every text has one language and one domain.
     for column in ["language", "domain"] {
-        let query = format!("SELECT sum(tokens) AS tokens, count(*) AS n FROM a_metrics WHERE \"column\" = '{column}'");
+        let query = format!("SELECT sum(tokens) AS tokens, count(*) AS n FROM a_report WHERE \"column\" = '{column}'");
         let sums = json(&run, &query);
         assert_eq!(sums[0]["tokens"], rows[0]["tokens"], "{column}");
     }
     let languages = json(&run, "SELECT count(DISTINCT coalesce(language, '')) AS n FROM lang");
-    let found = json(&run, "SELECT count(*) AS n FROM a_metrics WHERE \"column\" = 'language'");
+    let found = json(&run, "SELECT count(*) AS n FROM a_report WHERE \"column\" = 'language'");
     assert_eq!(found, languages);
 }
 
@@ -85,8 +85,8 @@ fn a_tokenizer_of_others_is_read_measured_and_used() {
                   s = { kind = \"tokenize\", input = \"lang\", tokenizer = \"c\" }";
     let run = mill(folder.path(), stages, &[]);
     assert!(file(&run, "a") == file(&run, "b") && file(&run, "a") == file(&run, "c"));
-    assert_eq!(json(&run, "SELECT * FROM a_metrics"), json(&run, "SELECT * FROM b_metrics"));
-    assert!(json(&run, "SELECT * FROM c_metrics").is_empty());
+    assert_eq!(json(&run, "SELECT * FROM a_report"), json(&run, "SELECT * FROM b_report"));
+    assert!(json(&run, "SELECT * FROM c_report").is_empty());
     std::fs::write(folder.path().join("theirs.json"), "{}").unwrap();
     let path = folder.path().join("test.toml");
     let said = fails_with(&["run", arg(&path), "--root", arg(folder.path())], 3);

@@ -33,9 +33,13 @@ async fn register_stage(
     if !parts.is_empty() {
         register(context, &stage.name, &parts).await?;
     }
-    for (prefix, suffix) in
-        [("verdicts-", "verdicts"), ("edits-", "edits"), ("metrics-", "metrics"), ("trace-", "trace")]
-    {
+    for (prefix, suffix) in [
+        ("verdicts-", "verdicts"),
+        ("edits-", "edits"),
+        ("metrics-", "metrics"),
+        ("report-", "report"),
+        ("trace-", "trace"),
+    ] {
         let files = dataset.files(prefix);
         if !files.is_empty() {
             register(context, &format!("{}_{suffix}", stage.name), &files).await?;

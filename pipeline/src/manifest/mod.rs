@@ -507,7 +507,7 @@ fn check_stage(raw: &Raw, seed: u64, faults: &mut Faults) -> Option<(Stage, bool
 }
 
 /// Endings of the tables that stand beside a stage's own, and names that a run uses itself.
-const ENDINGS: [&str; 5] = ["_all", "_verdicts", "_edits", "_metrics", "_trace"];
+const ENDINGS: [&str; 6] = ["_all", "_verdicts", "_edits", "_metrics", "_report", "_trace"];
 const TAKEN: [&str; 3] = ["history", "stages", "report"];
 
 /// Names that would hide another table or file of the run.

@@ -145,11 +145,16 @@ fn same(what: &str, found: u32, said: u32) -> Result<(), Broken> {
     }
 }
 
-/// Length of the frame at the start of `bytes`, found by hopping over its blocks; None if it is none or cut off.
+/// Most blocks of a frame that are hopped over, 1 GiB of the smallest size: in a hostile file frames may seem to start everywhere and to go
+/// on to the file's end, and looking for the next sound one would take the square of its length.
+const MAX_BLOCKS: usize = 16 << 10;
+
+/// Length of the frame at the start of `bytes`, found by hopping over its blocks; `None` if it is none, is cut off or has more than
+/// [`MAX_BLOCKS`].
 pub fn frame_len(bytes: &[u8]) -> Option<usize> {
     let (frame, mut at) = Frame::open(bytes.starts_with(&MAGIC).then_some(bytes)?).ok()?;
     let checksum = |is_there: bool| if is_there { 4 } else { 0 };
-    loop {
+    for _ in 0..MAX_BLOCKS {
         let size = word(bytes.get(at..)?, 0).ok()?;
         let length = (size & 0x7fff_ffff) as usize;
         if size == 0 {
@@ -161,6 +166,7 @@ pub fn frame_len(bytes: &[u8]) -> Option<usize> {
         }
         at += 4 + length + checksum(frame.block_checksums);
     }
+    None
 }
 
 /// Content of the skippable frame at the start of `bytes`; zstd has the same.

@@ -19,6 +19,7 @@
 //! the entry of the next, all ranges together are the whole-file scan, by induction from offset 0; where it is not,
 //! run that range again with [`records_from`] at the exit of the one before.
 
+mod frame;
 mod head;
 mod member;
 mod packed;
@@ -82,7 +83,7 @@ impl Compression {
         if behind.starts_with(&lz4::MAGIC) {
             return Self::Lz4;
         }
-        if member::zstd_frame(file) {
+        if frame::zstd_frame(file) {
             return Self::Zstd;
         }
         if head::starts_record(file).is_some() {
@@ -96,7 +97,7 @@ impl Compression {
         let firsts = [
             (head::find_record(front, 0, head::Kind::Warc), Self::Plain),
             (packed(Self::Gzip, &member::GZIP_MAGIC), Self::Gzip),
-            (packed(Self::Zstd, &member::ZSTD_MAGIC), Self::Zstd),
+            (packed(Self::Zstd, &frame::ZSTD_MAGIC), Self::Zstd),
             (packed(Self::Lz4, &lz4::MAGIC), Self::Lz4),
         ];
         let found = firsts.into_iter().filter_map(|(at, form)| at.map(|at| (at, form)));

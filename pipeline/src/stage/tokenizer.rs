@@ -2,7 +2,7 @@
 //!
 //! Counts of pieces per input fragment, one sorted file of all counts, the merge phase, and, where asked for, a second phase across
 //! words and the loss of unused tokens; or a finished tokenizer from a file. Then the inputs are encoded once for the table
-//! `<stage>_metrics`: bytes per token and fertility by language, domain or any column.
+//! `<stage>_report`: bytes per token and fertility by language, domain or any column.
 
 use super::{Context, Output};
 use crate::dataset::string_column;
@@ -157,7 +157,7 @@ pub fn run(context: &Context<'_>, config: &TokenizerStage) -> Result<Output> {
     for (name, bytes) in made.hf_config_files() {
         total.files.push(write_file(&context.out.path, &name, &bytes)?);
     }
-    total.files.push(write_table(&context.out.path, "metrics-00000.parquet", &table(&report)?)?);
+    total.files.push(write_table(&context.out.path, "report-00000.parquet", &table(&report)?)?);
     total.add("vocab_size", made.vocab_size() as u64);
     let vocabulary = report.vocabulary(&made);
     total.add("unused", vocabulary.unused);

@@ -10,6 +10,10 @@ use super::Record;
 
 /// Bytes that always suffice to tell whether a record starts here.
 pub(super) const START_BYTES: usize = 4 << 10;
+/// Line breaks before a record that are passed over.
+const START_NEWLINES: usize = 8;
+/// A version line or an ARC header line is shorter than this, its line break included, wherever it is looked for.
+const START_LINE: usize = START_BYTES - START_NEWLINES;
 
 /// Line-break bytes that end a WARC record (CR LF CR LF): where they follow a block, its length was right, whatever
 /// comes next.
@@ -41,10 +45,10 @@ impl Head {
     }
 }
 
-/// The format of the record that starts `bytes`, after up to eight line breaks; looks at [`START_BYTES`] at most.
+/// The format of the record that starts `bytes`, after up to [`START_NEWLINES`] line breaks; looks at [`START_BYTES`] at most.
 pub(super) fn starts_record(bytes: &[u8]) -> Option<Kind> {
-    let bytes = &bytes[newlines(&bytes[..bytes.len().min(8)])..];
-    let bytes = &bytes[..bytes.len().min(START_BYTES - 8)];
+    let bytes = &bytes[newlines(&bytes[..bytes.len().min(START_NEWLINES)])..];
+    let bytes = &bytes[..bytes.len().min(START_LINE)];
     if warc_version_len(bytes).is_some() {
         return Some(Kind::Warc);
     }
@@ -78,7 +82,7 @@ pub(super) fn find_record(bytes: &[u8], from: usize, kind: Kind) -> Option<usize
         Kind::Arc => {
             let mut at = from;
             while let Some(line) = memchr(b'\n', &bytes[at..]) {
-                if at_line_start(at) && line < START_BYTES && ArcLine::split(&bytes[at..at + line]).is_some() {
+                if at_line_start(at) && line < START_LINE && ArcLine::split(&bytes[at..at + line]).is_some() {
                     return Some(at);
                 }
                 at += line + 1;

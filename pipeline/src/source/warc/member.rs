@@ -1,14 +1,16 @@
 //! Gzip members, zstd and LZ4 frames: opening one, decoding it piece by piece, finding the next one after damage.
 //!
-//! In: the file and an offset. Out: decoded bytes, the end of the member, or a [`Fault`]. Left to others: records.
+//! In: the file and an offset. Out: decoded bytes, the end of the member, or a [`Fault`]. Left to others: records, where a
+//! frame ends (`frame.rs`).
 //! RFC 1952 (gzip), RFC 8878 (zstd). Every loop moves forward in the file or stops.
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use memchr::{memchr, memmem};
 use zstd::stream::raw::{Decoder as ZstdStream, InBuffer, Operation, OutBuffer};
 
-use super::super::lz4::{self, skippable};
+use super::super::lz4;
 use super::Compression;
+use super::frame::{ZSTD_MAGIC, frame_len, skippable, zstd_dictionary};
 use super::head::{START_BYTES, starts_record};
 
 /// Compressed bytes that are decoded to see what a member holds; fixed, so that every range sees the same.
@@ -341,16 +343,15 @@ impl<'a> Decoder<'a> {
     /// frame or nothing follows it, or else if its front decodes.
     fn next_frame(&mut self, at: usize) -> usize {
         let file = self.file;
-        let lz4 = matches!(self.codec, Codec::Lz4 { .. });
-        let (magic, size) = match lz4 {
-            true => (lz4::MAGIC, lz4::frame_len(&file[at..])),
-            false => (ZSTD_MAGIC, zstd::zstd_safe::find_frame_compressed_size(&file[at..]).ok()),
+        let (magic, length) = match self.codec {
+            Codec::Lz4 { .. } => (lz4::MAGIC, lz4::frame_len(&file[at..])),
+            _ => (ZSTD_MAGIC, frame_len(&file[at..])),
         };
-        if let Some(size) = size {
-            let end = at + size;
-            let is_frame = |bytes: &[u8]| bytes.starts_with(&magic) || skippable(bytes).is_some();
-            let followed = end == file.len() || file.get(end..).is_some_and(is_frame);
-            if size > 0 && end <= file.len() && (followed || matches!(self.open(at), Opened::Member { .. })) {
+        if let Some(length) = length {
+            let end = at + length;
+            let behind = &file[end..];
+            let followed = behind.is_empty() || behind.starts_with(&magic) || skippable(behind).is_some();
+            if followed || matches!(self.open(at), Opened::Member { .. }) {
                 return end;
             }
         }
@@ -398,25 +399,6 @@ fn gzip_header(bytes: &[u8]) -> Header {
     }
     length += if flags & 2 != 0 { 2 } else { 0 };
     if length >= bytes.len() { Header::CutOff } else { Header::Length(length) }
-}
-
-pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// The magic of the skippable frame that holds a file's dictionary (warc-zstd §2).
-const ZSTD_DICTIONARY_MAGIC: [u8; 4] = [0x5d, 0x2a, 0x4d, 0x18];
-
-/// Does a zstd file start here?
-pub(super) fn zstd_frame(bytes: &[u8]) -> bool {
-    bytes.starts_with(&ZSTD_MAGIC) || skippable(bytes).is_some()
-}
-
-/// The dictionary for all frames of a file, stored in its first frame, itself compressed or not.
-fn zstd_dictionary(file: &[u8]) -> Option<Vec<u8>> {
-    const MAX_DICTIONARY_BYTES: usize = 64 << 20;
-    let content = file.starts_with(&ZSTD_DICTIONARY_MAGIC).then(|| skippable(file)).flatten()?;
-    if content.starts_with(&ZSTD_MAGIC) {
-        return zstd::bulk::decompress(content, MAX_DICTIONARY_BYTES).ok();
-    }
-    Some(content.to_vec())
 }
 
 /// One decoding call; returns zstd's hint, 0 at the end of a frame.

@@ -188,7 +188,11 @@ impl<'a> Packed<'a> {
         let at = self.decoder.behind_skippable(self.decoder.at);
         let opened = self.decoder.open(at);
         let next = if opened.is_anchor() { Next::Anchor(at) } else { Next::Other(at) };
-        let goes_on = self.record_open && matches!((&opened, next), (Opened::Member { .. }, Next::Other(_)));
+        // A record that is open goes on, and its last line breaks may have a member to themselves; an empty one says nothing.
+        let goes_on = match (&opened, next) {
+            (Opened::Member { front }, Next::Other(_)) => self.record_open || head::newlines(front) == front.len(),
+            _ => false,
+        };
         if let (Opened::Member { front }, true) = (opened, goes_on || matches!(next, Next::Anchor(_))) {
             self.front = front;
         }

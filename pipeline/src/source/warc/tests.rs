@@ -143,6 +143,18 @@ fn members_may_cut_records_anywhere() {
 }
 
 #[test]
+fn members_of_line_breaks_or_of_nothing_are_no_damage() {
+    let text = crawl(3, <[u8]>::to_vec);
+    let (front, end) = text.split_at(text.len() - 2);
+    for tail in [vec![gzip(b"", 6)], vec![gzip(end, 6)], vec![gzip(end, 6), gzip(b"", 6), gzip(b"\r\n", 6)]] {
+        let file = [gzip(front, 6), tail.concat(), gzip(&record("http://b.test/", b"y"), 6), gzip(b"", 6)].concat();
+        let items = all(&file);
+        assert_eq!((intact(&items).len(), rules(&items)), (4, vec![]));
+        assert_eq!(by_ranges(&file, 100), items);
+    }
+}
+
+#[test]
 fn the_extra_field_and_name_of_a_gzip_header_are_passed_over() {
     for (name, count) in [("jwarc-gzip_extra_sl.warc.gz", 1), ("resiliparse-block-sized-records.warc.gz", 3)] {
         let file = fixture(name);
@@ -171,6 +183,22 @@ fn odd_arc_lengths_are_damage_and_the_sound_record_is_kept() {
     let items = all(&file);
     assert_eq!(rules(&items), ["bad_header"; 3]);
     assert_eq!(intact(&items).len(), 1);
+}
+
+#[test]
+fn an_arc_line_of_any_length_is_passed_once() {
+    let line = |length: usize| {
+        let end = " 192.0.2.1 20200102030405 text/html 0\n";
+        format!("http://a.test/{}{end}", "x".repeat(length - 14 - end.len()))
+    };
+    for length in 4080..4110 {
+        for file in [format!("{}?\n{}{}", line(100), line(length), line(100)), format!("?\n{}", line(length))] {
+            for file in [gzip(format!("{}{file}", line(100)).as_bytes(), 6), file.into_bytes()] {
+                let items: Vec<_> = records(&file, 0, u64::MAX, &Limits::default()).take(9).collect();
+                assert!(items.len() < 6, "{length}: {items:?}");
+            }
+        }
+    }
 }
 
 #[test]
