@@ -116,6 +116,7 @@ impl Golden {
             rope_theta: self.number("/config/rope_parameters/rope_theta"),
             norm_eps: self.number("/config/rms_norm_eps"),
             tied: self.facts["config"]["tie_word_embeddings"].as_bool().unwrap(),
+            ..ModelConfig::default()
         }
     }
 

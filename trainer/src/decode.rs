@@ -4,12 +4,10 @@
 //! row-local parts and the attention are the tape's own, so prefill, decode and training give the same bits. Sampling
 //! and scheduling are `generate`'s business.
 
-use crate::blocks::last_logits;
-use crate::blocks::layer::Parts;
+use crate::blocks::parts::Parts;
+use crate::blocks::{embed, last_logits};
 use crate::ops::attention::{Heads, KEYS, Page, Scratch, over_pages};
-use crate::ops::embedding;
-use crate::ops::rope::Angles;
-use crate::tape::heads;
+use crate::tape::{Rotations, check_positions};
 use crate::{Error, Model, Result};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -67,7 +65,7 @@ pub struct Extend<'a> {
 /// a sampled token: bit-equal to `tape::score` on the same tokens, whatever else is in the batch.
 pub fn extend(model: &Model, sequences: &mut [Extend<'_>]) -> Result<Vec<f32>> {
     let config = model.config();
-    let (c, kv, heads) = (config.n_embd, config.kv_dim(), heads(model));
+    let (c, kv, heads) = (config.n_embd, config.kv_dim(), config.heads(0));
     let ids: Vec<u32> = sequences.iter().flat_map(|s| s.tokens).copied().collect();
     if let Some(at) = ids.iter().position(|&id| id as usize >= config.vocab_size) {
         return Err(Error::Batch { what: format!("id {} is not below vocab_size {}", ids[at], config.vocab_size), at });
@@ -77,21 +75,21 @@ pub fn extend(model: &Model, sequences: &mut [Extend<'_>]) -> Result<Vec<f32>> {
     }
     let positions: Vec<u32> =
         sequences.iter().flat_map(|s| (s.cache.len..s.cache.len + s.tokens.len()).map(|p| p as u32)).collect();
+    check_positions(model, &positions)?;
     sequences.par_iter_mut().for_each(|s| s.cache.grow(heads, config.n_layer, s.tokens.len()));
-    let angles = Angles::new(config.rope_theta, config.head_dim(), &positions);
-    let mut x = vec![0.0; ids.len() * c];
-    embedding::forward(&model.slice(0), &ids, c, &mut x);
-    let mut attended = vec![0.0; ids.len() * c];
+    let rotations = Rotations::new(model, &positions);
+    let mut x = embed(model, &ids, &positions);
+    let mut attended = vec![0.0; ids.len() * heads.q_dim()];
     for layer in 0..config.n_layer {
-        let parts = Parts::new(model, model.layer_at(layer));
-        let p = parts.project(&x, &angles);
+        let parts = Parts::new(model, layer);
+        let p = parts.project(&x, rotations.of(model, layer));
         let rows = split(sequences, &p.k, kv).into_par_iter().zip(split(sequences, &p.v, kv));
         sequences.par_iter_mut().zip(rows).for_each(|(s, (k, v))| {
             for (i, (k, v)) in k.chunks_exact(kv).zip(v.chunks_exact(kv)).enumerate() {
                 s.cache.set(heads, layer, s.cache.len + i, k, v);
             }
         });
-        attend(heads, layer, sequences, &p.q, &mut attended);
+        attend(parts.heads, layer, sequences, &p.q, &mut attended);
         x = parts.finish(&x, &attended).out;
     }
     let mut last = Vec::with_capacity(sequences.len() * c);

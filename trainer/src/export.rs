@@ -1,11 +1,11 @@
 //! A model as a Hugging Face folder: what `AutoModelForCausalLM.from_pretrained` opens as it is.
 //!
-//! In: a model and the ids of its special tokens. Out: `config.json` (`LlamaForCausalLM`), `model.safetensors` (f32,
-//! metadata `format = pt`, a tied matrix once) and `generation_config.json` as bytes; the caller writes them and adds the
-//! tokenizer's files. Our weights already have Llama's names, layout `[out, in]` and rotary convention, so nothing is
-//! permuted.
+//! In: a model and the ids of its special tokens. Out: `config.json` of the class that computes the same (`hf`; the plain
+//! model is a `LlamaForCausalLM`), `model.safetensors` (f32, metadata `format = pt`, a tied matrix once) and
+//! `generation_config.json` as bytes; the caller writes them and adds the tokenizer's files.
 
 use crate::checkpoint::safetensors_bytes;
+use crate::hf::{self, preset_of};
 use crate::{Model, Result};
 use serde_json::{Map, Value, json};
 
@@ -33,46 +33,17 @@ impl SpecialIds {
     }
 }
 
-/// File names and bytes of the folder.
+/// File names and bytes of the folder; an error if no class of `transformers` has this architecture.
 pub fn hf_files(model: &Model, special: &SpecialIds) -> Result<Vec<(String, Vec<u8>)>> {
-    let weights = model.params().map(|(name, tensor)| (name.to_owned(), tensor));
+    let preset = preset_of(model.config())?;
+    let mut config = hf::write(preset, model.config());
+    special.write(&mut config);
+    let weights = hf::weights::to_theirs(preset, model)?;
     Ok(vec![
-        ("config.json".into(), pretty(config(model, special))),
+        ("config.json".into(), pretty(config)),
         ("generation_config.json".into(), pretty(generation_config(special))),
-        ("model.safetensors".into(), safetensors_bytes(weights)?),
+        ("model.safetensors".into(), safetensors_bytes(weights.iter().map(|(name, tensor)| (name.clone(), tensor)))?),
     ])
-}
-
-fn config(model: &Model, special: &SpecialIds) -> Map<String, Value> {
-    let c = model.config();
-    let fields = json!({
-        "architectures": ["LlamaForCausalLM"],
-        "attention_bias": false,
-        "attention_dropout": 0.0,
-        "head_dim": c.head_dim(),
-        "hidden_act": "silu",
-        "hidden_size": c.n_embd,
-        "initializer_range": 0.02,
-        "intermediate_size": c.n_ffn,
-        "max_position_embeddings": c.sequence_len,
-        "mlp_bias": false,
-        "model_type": "llama",
-        "num_attention_heads": c.n_head,
-        "num_hidden_layers": c.n_layer,
-        "num_key_value_heads": c.n_kv_head,
-        "pretraining_tp": 1,
-        "rms_norm_eps": c.norm_eps,
-        // transformers 4 reads `rope_theta`, 5 reads `rope_parameters`; each ignores the other's.
-        "rope_parameters": { "rope_theta": c.rope_theta, "rope_type": "default" },
-        "rope_theta": c.rope_theta,
-        "tie_word_embeddings": c.tied,
-        "torch_dtype": "float32",
-        "use_cache": true,
-        "vocab_size": c.vocab_size,
-    });
-    let Value::Object(mut map) = fields else { unreachable!("written as an object above") };
-    special.write(&mut map);
-    map
 }
 
 fn generation_config(special: &SpecialIds) -> Map<String, Value> {

@@ -15,7 +15,10 @@ pub mod decode;
 pub mod error;
 pub mod eval;
 pub mod export;
+pub mod family;
 pub mod generate;
+pub mod hf;
+pub mod layout;
 pub mod loader;
 pub mod model;
 pub mod ops;
@@ -29,5 +32,6 @@ pub mod trainer;
 
 pub use batch::Batch;
 pub use error::{Error, Result};
+pub use family::Family;
 pub use model::{Model, ModelConfig};
 pub use tape::{TokenGrad, TokenStats};

@@ -2,8 +2,11 @@
 //!
 //! In: a configuration and a seed, or tensors by name. Out: an immutable [`Model`] value; training makes a new value per
 //! step, so a clone is a cheap snapshot (tensors are shared, never written). How weights are walked is `tape`'s
-//! business. Architecture and parameter names: Llama as in Hugging Face `LlamaForCausalLM`.
+//! business. What a layer is made of is `family`'s, the names and order of parameters `layout`'s.
 
+use crate::family::Family;
+use crate::layout::{self, Layout, Part};
+use crate::ops::attention::Heads;
 use crate::ops::linear::Packed;
 use crate::ops::{View, view};
 use crate::rng::Key;
@@ -14,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-/// Sizes of a decoder-only Transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
+/// Sizes and architecture of a decoder-only Transformer; by default RMSNorm, rotary positions, grouped-query attention,
+/// SwiGLU.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
@@ -22,22 +26,25 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Transformer layers.
     pub n_layer: usize,
-    /// Query heads; divides `n_embd` into heads of an even width.
+    /// Query heads; unless `head_dim` is set, divides `n_embd` into heads of an even width.
     pub n_head: usize,
     /// Key and value heads; divides `n_head`.
     pub n_kv_head: usize,
     /// Width of the hidden stream.
     pub n_embd: usize,
-    /// Inner width of the SwiGLU feed-forward.
+    /// Inner width of the feed-forward.
     pub n_ffn: usize,
     /// Longest row that the model is trained on, in tokens.
     pub sequence_len: usize,
-    /// Base of the rotary wavelengths.
+    /// Base of the rotary wavelengths (of the sinusoids, where positions are sinusoidal).
     pub rope_theta: f64,
-    /// Added to the mean square inside RMSNorm.
+    /// Added to the mean square (or the variance) inside a norm.
     pub norm_eps: f64,
     /// Whether the output projection is the embedding matrix.
     pub tied: bool,
+    /// Architecture; left out of what is written if it is the plain one.
+    #[serde(flatten, skip_serializing_if = "Family::is_plain")]
+    pub family: Family,
 }
 
 impl Default for ModelConfig {
@@ -53,6 +60,7 @@ impl Default for ModelConfig {
             rope_theta: 10_000.0,
             norm_eps: 1e-5,
             tied: true,
+            family: Family::default(),
         }
     }
 }
@@ -63,12 +71,28 @@ const INIT_STD_768: f64 = 0.02;
 impl ModelConfig {
     /// Width of one head.
     pub fn head_dim(&self) -> usize {
-        self.n_embd / self.n_head
+        self.family.head_dim.unwrap_or(self.n_embd / self.n_head.max(1))
+    }
+
+    /// Width of all query heads together.
+    pub fn q_dim(&self) -> usize {
+        self.n_head * self.head_dim()
     }
 
     /// Width of all key (or value) heads together.
     pub fn kv_dim(&self) -> usize {
         self.n_kv_head * self.head_dim()
+    }
+
+    /// Attention of layer `l`.
+    pub fn heads(&self, l: usize) -> Heads {
+        let plain = Heads::new(self.n_head, self.n_kv_head, self.head_dim());
+        Heads {
+            window: self.family.window_of(l),
+            scale: self.family.attention_scale.map_or(plain.scale, |x| x as f32),
+            softcap: self.family.attention_softcap.map_or(0.0, |x| x as f32),
+            ..plain
+        }
     }
 
     /// Number of trained numbers; tied weights count once.
@@ -93,8 +117,12 @@ impl ModelConfig {
                 return fault(field, size.to_string(), "expected 1 to 16777216");
             }
         }
-        if !self.n_embd.is_multiple_of(2 * self.n_head) {
-            return fault("n_embd", self.n_embd.to_string(), "expected an even multiple of `n_head`");
+        if self.family.head_dim.is_none() && !self.n_embd.is_multiple_of(2 * self.n_head) {
+            return fault(
+                "n_embd",
+                self.n_embd.to_string(),
+                "expected an even multiple of `n_head`, or `head_dim` beside it",
+            );
         }
         if !self.n_head.is_multiple_of(self.n_kv_head) {
             return fault("n_kv_head", self.n_kv_head.to_string(), "expected a divisor of `n_head`");
@@ -105,61 +133,27 @@ impl ModelConfig {
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
             return fault("norm_eps", self.norm_eps.to_string(), "expected above 0 and below 1");
         }
-        Ok(())
+        self.family.check()
     }
 
     /// Names and shapes of all parameters in canonical order: embedding, layers, final norm, output (iff untied).
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        let (c, kv, f, v) = (self.n_embd, self.kv_dim(), self.n_ffn, self.vocab_size);
-        let mut list = vec![("model.embed_tokens.weight".to_owned(), vec![v, c])];
-        for l in 0..self.n_layer {
-            let shapes = [
-                vec![c],
-                vec![c, c],
-                vec![kv, c],
-                vec![kv, c],
-                vec![c, c],
-                vec![c],
-                vec![f, c],
-                vec![f, c],
-                vec![c, f],
-            ];
-            for (part, shape) in LAYER_PARTS.iter().zip(shapes) {
-                list.push((format!("model.layers.{l}.{part}.weight"), shape));
-            }
-        }
-        list.push(("model.norm.weight".to_owned(), vec![c]));
-        if !self.tied {
-            list.push(("lm_head.weight".to_owned(), vec![v, c]));
-        }
-        list
+        layout::parameters(self)
     }
 }
-
-/// Parameters of one layer in canonical order, without prefix and `.weight`.
-pub const LAYER_PARTS: [&str; 9] = [
-    "input_layernorm",
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "post_attention_layernorm",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
 
 /// A model: sizes and weights, f32 on the CPU, each weight `[out, in]` and contiguous.
 #[derive(Clone, Debug)]
 pub struct Model {
     config: ModelConfig,
     names: Arc<[String]>,
+    layout: Arc<Layout>,
     tensors: Vec<Tensor>,
     packed: Vec<[OnceLock<Arc<Packed>>; 2]>,
 }
 
 impl Model {
-    /// Fresh weights: norms 1, matrices normal(0, 0.02 sqrt(768 / n_embd)), projections back into the hidden stream scaled by
+    /// Fresh weights: gains 1, biases 0, matrices normal(0, 0.02 sqrt(768 / n_embd)), projections back into the hidden stream scaled by
     /// `1 / sqrt(2 * n_layer)` (Radford et al. 2019, section 2.3). Each number depends on (seed, name, index) only.
     pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
         config.check()?;
@@ -169,7 +163,7 @@ impl Model {
         for (name, shape) in config.parameters() {
             let n: usize = shape.iter().product();
             let data: Vec<f32> = if shape.len() == 1 {
-                vec![1.0; n]
+                vec![if name.ends_with(".bias") { 0.0 } else { 1.0 }; n]
             } else {
                 let key = Key::new(seed).fold_str("init").fold_str(&name);
                 let std = if name.contains("o_proj") || name.contains("down_proj") { residual } else { plain };
@@ -206,7 +200,8 @@ impl Model {
     fn assemble(config: ModelConfig, tensors: Vec<Tensor>) -> Self {
         let names: Arc<[String]> = config.parameters().into_iter().map(|(name, _)| name).collect();
         let packed = tensors.iter().map(|_| Default::default()).collect();
-        Self { config, names, tensors, packed }
+        let layout = Arc::new(Layout::new(&config));
+        Self { config, names, layout, tensors, packed }
     }
 
     /// Sizes.
@@ -239,19 +234,29 @@ impl Model {
         self.names.iter().position(|n| n == name).map(|i| &self.tensors[i])
     }
 
-    /// Canonical index of the first parameter of layer `l`; its other parts follow as in [`LAYER_PARTS`].
-    pub fn layer_at(&self, l: usize) -> usize {
-        1 + l * LAYER_PARTS.len()
+    /// Where the parts of a layer stand.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
-    /// Canonical index of the final norm.
+    /// Canonical index of the first parameter of layer `l`.
+    pub fn layer_at(&self, l: usize) -> usize {
+        self.layout.layer_at(l)
+    }
+
+    /// Canonical index of a part of layer `l`, if the model has it.
+    pub fn part_at(&self, l: usize, part: Part) -> Option<usize> {
+        self.layout.part(self.layer_at(l), part)
+    }
+
+    /// Canonical index of the final norm; of a LayerNorm the bias follows.
     pub fn norm_at(&self) -> usize {
         self.layer_at(self.config.n_layer)
     }
 
     /// Canonical index of the output projection: the embedding if tied.
     pub fn output_at(&self) -> usize {
-        if self.config.tied { 0 } else { self.norm_at() + 1 }
+        if self.config.tied { 0 } else { self.names.len() - 1 }
     }
 
     /// Numbers of the parameter at canonical index `at`.
@@ -300,6 +305,20 @@ mod tests {
         let name = "model.layers.0.mlp.up_proj.weight";
         let bits = |m: &Model| m.tensor(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(bits(&a), bits(&b));
+    }
+
+    #[test]
+    fn a_plain_family_is_not_written_and_an_unknown_option_is_refused() {
+        let plain = serde_json::to_value(ModelConfig::default()).unwrap();
+        assert_eq!(plain.as_object().unwrap().len(), 10);
+        let family = Family { qk_norm: crate::family::QkNorm::Head, ..Family::default() };
+        let config = ModelConfig { family, ..ModelConfig::default() };
+        let mut written = serde_json::to_value(&config).unwrap();
+        assert_eq!(written["qk_norm"], "head");
+        assert_eq!(serde_json::from_value::<ModelConfig>(written.clone()).unwrap(), config);
+        written["qk_norms"] = "head".into();
+        let error = serde_json::from_value::<ModelConfig>(written).unwrap_err().to_string();
+        assert!(error.contains("qk_norms"), "{error}");
     }
 
     #[test]

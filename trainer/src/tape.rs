@@ -6,8 +6,9 @@
 //! themselves are in `blocks`; losses are elsewhere.
 
 use crate::blocks::{Embedding, Head, Layer};
-use crate::ops::attention::Heads;
-use crate::ops::rope::Angles;
+use crate::family::Position;
+use crate::ops::dropout::Noise;
+use crate::ops::rope::{Angles, Wavelengths};
 use crate::{Batch, Error, Model, Result};
 use candle_core::Tensor;
 use std::ops::Range;
@@ -52,8 +53,9 @@ pub struct Ctx<'a> {
     pub ops: Ops,
     /// Keep only each layer's input and run it again in backward.
     pub recompute: bool,
-    pub(crate) heads: Heads,
-    pub(crate) angles: Angles,
+    /// Randomness of dropout; without it nothing is dropped, as in evaluation.
+    pub noise: Option<Noise>,
+    pub(crate) rotations: Rotations,
     pub(crate) documents: Vec<Vec<Range<usize>>>,
 }
 
@@ -62,22 +64,59 @@ impl<'a> Ctx<'a> {
     pub fn new(model: &'a Model, batch: &'a Batch) -> Result<Self> {
         let config = model.config();
         batch.check(config.vocab_size)?;
+        check_positions(model, &batch.positions)?;
         Ok(Self {
             model,
             batch,
             ops: Ops::default(),
             recompute: false,
-            heads: heads(model),
-            angles: Angles::new(config.rope_theta, config.head_dim(), &batch.positions),
+            noise: None,
+            rotations: Rotations::new(model, &batch.positions),
             documents: (0..batch.b).map(|row| batch.documents(row)).collect(),
         })
     }
+
+    /// How layer `l` rotates the batch's positions, if it does.
+    pub(crate) fn angles(&self, l: usize) -> Option<&Angles> {
+        self.rotations.of(self.model, l)
+    }
 }
 
-/// Attention sizes of a model.
-pub(crate) fn heads(model: &Model) -> Heads {
+/// Rotations of all layers at some positions.
+pub(crate) struct Rotations {
+    far: Option<Angles>,
+    local: Option<Angles>,
+}
+
+impl Rotations {
+    pub(crate) fn new(model: &Model, positions: &[u32]) -> Self {
+        let config = model.config();
+        let angles = |local: bool| {
+            let used = (0..config.n_layer).any(|l| config.family.rotates(l) && config.family.is_local(l) == local);
+            used.then(|| Angles::new(&Wavelengths::of(config, local), positions))
+        };
+        Self { far: angles(false), local: angles(true) }
+    }
+
+    pub(crate) fn of(&self, model: &Model, l: usize) -> Option<&Angles> {
+        let family = &model.config().family;
+        let angles = if family.is_local(l) { &self.local } else { &self.far };
+        angles.as_ref().filter(|_| family.rotates(l))
+    }
+}
+
+/// Ok if the model has a row for every position, where it has rows at all.
+pub(crate) fn check_positions(model: &Model, positions: &[u32]) -> Result<()> {
     let config = model.config();
-    Heads { n_head: config.n_head, n_kv_head: config.n_kv_head, d: config.head_dim() }
+    let beyond = |p: &u32| config.family.position == Position::Learned && *p as usize >= config.sequence_len;
+    match positions.iter().position(beyond) {
+        None => Ok(()),
+        Some(at) => {
+            let longest = config.sequence_len;
+            let what = format!("position {} has no learned row: `sequence_len` is {longest}", positions[at]);
+            Err(Error::Batch { what, at })
+        }
+    }
 }
 
 /// What one block hands to the next.
@@ -145,7 +184,7 @@ pub trait Block: Send + Sync {
 /// The blocks of a model in order.
 pub fn blocks(model: &Model) -> Vec<Box<dyn Block>> {
     let mut list: Vec<Box<dyn Block>> = vec![Box::new(Embedding)];
-    list.extend((0..model.config().n_layer).map(|l| Box::new(Layer { at: model.layer_at(l) }) as Box<dyn Block>));
+    list.extend((0..model.config().n_layer).map(|l| Box::new(Layer { l }) as Box<dyn Block>));
     list.push(Box::new(Head));
     list
 }
@@ -158,8 +197,12 @@ pub enum Saved {
     Input(Carry),
 }
 
-/// Statistics of the batch, and what [`backward`] needs.
+/// Statistics of the batch, and what [`backward`] needs. A model with dropout needs [`Ctx::noise`] here.
 pub fn forward(ctx: &Ctx) -> Result<(TokenStats, Vec<Saved>)> {
+    if ctx.model.config().family.dropout > 0.0 && ctx.noise.is_none() {
+        let expected = "expected a key in `Ctx::noise`, since training with dropout draws numbers".into();
+        return Err(Error::Config { field: "dropout", got: "without noise".into(), expected });
+    }
     let mut carry = Carry::Start;
     let mut saved = Vec::new();
     for block in blocks(ctx.model) {
@@ -207,188 +250,5 @@ fn stats(carry: Carry) -> TokenStats {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ModelConfig;
-    use crate::decode::{Extend, KvCache, extend};
-    use crate::ops::cross_entropy::row_stats;
-    use crate::rng::Key;
-    use candle_core::Device;
-    use std::collections::BTreeMap;
-
-    fn config(tied: bool) -> ModelConfig {
-        ModelConfig {
-            vocab_size: 37,
-            n_layer: 2,
-            n_head: 4,
-            n_kv_head: 2,
-            n_embd: 24,
-            n_ffn: 19,
-            sequence_len: 80,
-            tied,
-            ..ModelConfig::default()
-        }
-    }
-
-    /// Every tensor random around its default, logits of a standard deviation above 1.
-    fn model(config: &ModelConfig) -> Model {
-        let key = Key::new(5);
-        let fill = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
-            let (center, spread) = if shape.len() == 1 { (1.0, 0.3) } else { (0.0, 0.3) };
-            let n: usize = shape.iter().product();
-            let data: Vec<f32> =
-                (0..n as u64).map(|j| (center + spread * key.fold(i as u64).normal(j)) as f32).collect();
-            (name, Tensor::from_vec(data, shape, &Device::Cpu).unwrap())
-        };
-        let tensors: BTreeMap<_, _> = config.parameters().into_iter().enumerate().map(fill).collect();
-        Model::from_tensors(config.clone(), tensors).unwrap()
-    }
-
-    /// Two rows: one document of 70, then documents of 3, 60 and 7; some positions masked.
-    fn batch(vocab_size: u32) -> Batch {
-        let (t, key) = (70, Key::new(9));
-        let id = |i: usize| key.below(i as u64, u64::from(vocab_size)) as u32;
-        let mut batch = Batch::from_rows(2, t, (0..2 * t).map(id).collect(), (1..2 * t + 1).map(id).collect()).unwrap();
-        for i in 0..t {
-            let start = if i < 3 {
-                0
-            } else if i < 63 {
-                3
-            } else {
-                63
-            };
-            batch.doc_starts[t + i] = start as u32;
-            batch.positions[t + i] = (i - start) as u32;
-        }
-        for at in [0, 5, 6, 71, 139] {
-            batch.loss_mask[at] = 0.0;
-        }
-        batch
-    }
-
-    fn grad(batch: &Batch) -> TokenGrad {
-        let key = Key::new(11);
-        let column = |s: u64| (0..batch.len() as u64).map(|i| key.fold(s).normal(i) as f32).collect();
-        TokenGrad { d_logprob: column(1), d_entropy: Some(column(2)) }
-    }
-
-    fn run(model: &Model, batch: &Batch, ops: Ops, recompute: bool) -> (TokenStats, Vec<Vec<f32>>) {
-        let ctx = Ctx { ops, recompute, ..Ctx::new(model, batch).unwrap() };
-        let (stats, saved) = forward(&ctx).unwrap();
-        (stats, backward(&ctx, saved, grad(batch)).unwrap().0)
-    }
-
-    fn relative(a: &[f32], b: &[f32]) -> f64 {
-        let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
-        norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b)))
-            / norm(&mut b.iter().map(|b| f64::from(*b))).max(1e-12)
-    }
-
-    #[test]
-    fn statistics_and_every_gradient_equal_candle_autograd() {
-        for tied in [true, false] {
-            let model = model(&config(tied));
-            let batch = batch(37);
-            let (stats, gradients) = run(&model, &batch, Ops::Fused, false);
-            let (want_stats, want) = run(&model, &batch, Ops::Composed, false);
-            assert!(relative(&stats.logprob, &want_stats.logprob) < 1e-6);
-            assert!(relative(&stats.entropy, &want_stats.entropy) < 1e-6);
-            assert!(relative(&stats.logsumexp, &want_stats.logsumexp) < 1e-6);
-            for ((name, got), want) in model.names().iter().zip(&gradients).zip(&want) {
-                assert!(want.iter().any(|x| *x != 0.0), "{name}: gradient stops");
-                let error = relative(got, want);
-                assert!(error < 5e-6, "{name}: {error}");
-            }
-        }
-    }
-
-    #[test]
-    fn recomputing_and_the_number_of_threads_change_no_bit() {
-        let (model, batch) = (model(&config(true)), batch(37));
-        let reference = run(&model, &batch, Ops::Fused, false);
-        for (threads, recompute) in [(1, false), (1, true), (2, false), (2, true), (5, false)] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert!(
-                pool.install(|| run(&model.clone(), &batch, Ops::Fused, recompute)) == reference,
-                "{threads} {recompute}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_later_token_changes_nothing_before_it() {
-        let model = model(&config(true));
-        let before = batch(37);
-        let mut after = before.clone();
-        after.ids[40] = (before.ids[40] + 1) % 37;
-        let (a, b) = (score(&model, &before).unwrap(), score(&model, &after).unwrap());
-        assert_eq!(a.logprob[..40], b.logprob[..40]);
-        assert_ne!(a.logprob[41], b.logprob[41]);
-        assert_eq!(a.logprob[70..], b.logprob[70..]);
-    }
-
-    #[test]
-    fn packed_documents_have_the_bits_of_documents_in_rows_of_their_own() {
-        let model = model(&config(false));
-        let packed = batch(37);
-        let all = score(&model, &packed).unwrap();
-        for doc in packed.documents(1) {
-            let range = 70 + doc.start..70 + doc.end;
-            let (ids, targets) = (packed.ids[range.clone()].to_vec(), packed.targets[range.clone()].to_vec());
-            let mut alone = Batch::from_rows(1, doc.len(), ids, targets).unwrap();
-            alone.loss_mask = packed.loss_mask[range.clone()].to_vec();
-            let stats = score(&model, &alone).unwrap();
-            assert_eq!(stats.logprob, all.logprob[range.clone()]);
-            assert_eq!(stats.entropy, all.entropy[range]);
-        }
-    }
-
-    #[test]
-    fn decoding_and_prefill_give_the_bits_of_scoring_in_any_company() {
-        let model = model(&config(true));
-        let mut batch = batch(37);
-        batch.loss_mask.fill(1.0);
-        let all = score(&model, &batch).unwrap();
-        let check = |logits: &[f32], at: usize| {
-            let stats = row_stats(logits, batch.targets[at]);
-            assert_eq!(
-                stats.map(f32::to_bits),
-                [all.logprob[at], all.entropy[at], all.logsumexp[at]].map(f32::to_bits),
-                "{at}"
-            );
-        };
-        let (mut whole, mut single) = (KvCache::new(), KvCache::new());
-        let logits = extend(&model, &mut [Extend { tokens: &batch.ids[..66], cache: &mut whole }]).unwrap();
-        check(&logits, 65);
-        let mut fork = whole.clone();
-        for at in 0..70 {
-            // Alone up to 66, then beside a fork that goes another way and the prefilled original.
-            if at < 66 {
-                check(&extend(&model, &mut [Extend { tokens: &batch.ids[at..=at], cache: &mut single }]).unwrap(), at);
-                continue;
-            }
-            let logits = extend(
-                &model,
-                &mut [
-                    Extend { tokens: &[1, 2], cache: &mut fork },
-                    Extend { tokens: &batch.ids[at..=at], cache: &mut single },
-                    Extend { tokens: &batch.ids[at..=at], cache: &mut whole },
-                ],
-            );
-            let logits = logits.unwrap();
-            check(&logits[37..74], at);
-            check(&logits[74..], at);
-        }
-        assert_eq!((whole.len(), fork.len()), (70, 74));
-    }
-
-    #[test]
-    fn an_empty_extension_and_an_unknown_id_are_refused() {
-        let model = model(&config(true));
-        let mut cache = KvCache::new();
-        assert!(extend(&model, &mut [Extend { tokens: &[], cache: &mut cache }]).is_err());
-        assert!(extend(&model, &mut [Extend { tokens: &[37], cache: &mut cache }]).is_err());
-        assert!(extend(&model, &mut []).unwrap().is_empty());
-        assert!(cache.is_empty());
-    }
-}
+#[path = "tape_tests.rs"]
+mod tests;

@@ -98,6 +98,7 @@ impl PretrainConfig {
             rope_theta: self.rope_theta,
             norm_eps: self.norm_eps,
             tied: self.tied,
+            ..ModelConfig::default()
         }
     }
 

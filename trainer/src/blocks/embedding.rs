@@ -1,36 +1,97 @@
 //! The embedding block: ids to the hidden stream.
 //!
-//! In: the batch's ids. Out: `[b, t, c]`; backward adds to the gradient of the table, which a tied head has begun.
+//! In: the batch's ids and positions. Out: `[b, t, c]`; backward adds to the gradient of the table, which a tied head has
+//! begun, and to that of learned positions.
 
 use super::{composed, tensor};
-use crate::Result;
+use crate::family::Position;
+use crate::ops::dropout::{Dropout, Place};
 use crate::ops::{embedding, view};
 use crate::tape::{Block, Carry, Ctx, Gradients, Ops, Slope};
+use crate::{Model, Result};
 use candle_core::Tensor;
+use rayon::prelude::*;
 
-/// A row of `model.embed_tokens.weight` per id.
+/// A row of `model.embed_tokens.weight` per id, scaled, and what the family adds for its position.
 pub struct Embedding;
+
+/// `x: [rows, c]` of ids at positions, which learned positions must hold.
+pub(crate) fn embed(model: &Model, ids: &[u32], positions: &[u32]) -> Vec<f32> {
+    let (config, c) = (model.config(), model.config().n_embd);
+    let mut x = vec![0.0; ids.len() * c];
+    embedding::forward(&model.slice(0), ids, c, &mut x);
+    let scale = config.family.embedding_scale as f32;
+    if scale != 1.0 {
+        x.iter_mut().for_each(|x| *x *= scale);
+    }
+    let mut add = |row: usize, position: &[f32]| super::add_to(&mut x[row * c..(row + 1) * c], position);
+    match config.family.position {
+        Position::Learned => {
+            let table = model.slice(1);
+            positions.iter().enumerate().for_each(|(row, &p)| add(row, &table[p as usize * c..(p as usize + 1) * c]));
+        }
+        Position::Sinusoidal => {
+            let mut wave = vec![0.0; c];
+            for (row, &p) in positions.iter().enumerate() {
+                embedding::sinusoid(config.rope_theta, p, &mut wave);
+                add(row, &wave);
+            }
+        }
+        Position::Rope | Position::None => {}
+    }
+    x
+}
+
+/// Canonical indices of the embedding's parameters.
+fn parameters(model: &Model) -> Vec<usize> {
+    (0..model.layer_at(0)).collect()
+}
+
+fn dropout(ctx: &Ctx) -> Option<Dropout> {
+    let (config, batch) = (ctx.model.config(), ctx.batch);
+    Dropout::new(config.family.dropout, ctx.noise, Place::Embedding, batch.b, batch.t, config.n_embd)
+}
 
 impl Block for Embedding {
     fn forward(&self, ctx: &Ctx, _: Carry) -> Result<(Carry, Vec<Tensor>)> {
         let (batch, c) = (ctx.batch, ctx.model.config().n_embd);
         if ctx.ops == Ops::Composed {
-            return Ok((Carry::Hidden(composed::embedding(ctx, &ctx.model.tensors()[0])?), Vec::new()));
+            let weights = &ctx.model.tensors()[..ctx.model.layer_at(0)];
+            return Ok((Carry::Hidden(composed::embedding(ctx, weights)?), Vec::new()));
         }
-        let mut x = vec![0.0; batch.len() * c];
-        embedding::forward(&ctx.model.slice(0), &batch.ids, c, &mut x);
+        let mut x = embed(ctx.model, &batch.ids, &batch.positions);
+        if let Some(dropout) = dropout(ctx) {
+            x.par_chunks_mut(c).enumerate().for_each(|(row, x)| dropout.apply(x, row));
+        }
         Ok((Carry::Hidden(tensor(x, [batch.b, batch.t, c])?), Vec::new()))
     }
 
     fn backward(&self, ctx: &Ctx, _: Vec<Tensor>, slope: Slope, gradients: &mut Gradients) -> Result<Slope> {
         let slope = slope.hidden();
         if ctx.ops == Ops::Composed {
-            composed::backward(ctx, None, &[0], gradients, |_, w| {
-                (composed::embedding(ctx, &w[0])? * &slope)?.sum_all()
+            composed::backward(ctx, None, &parameters(ctx.model), gradients, |_, w| {
+                (composed::embedding(ctx, w)? * &slope)?.sum_all()
             })?;
-        } else {
-            embedding::backward(&view(&slope)?, &ctx.batch.ids, ctx.model.config().n_embd, &mut gradients.0[0]);
+            return Ok(Slope::End);
         }
+        let (config, c) = (ctx.model.config(), ctx.model.config().n_embd);
+        let (slope, dropout, scale) = (view(&slope)?, dropout(ctx), config.family.embedding_scale as f32);
+        let mut changed = Vec::new();
+        if dropout.is_some() || scale != 1.0 {
+            changed = slope.to_vec();
+        }
+        if let Some(dropout) = dropout {
+            changed.par_chunks_mut(c).enumerate().for_each(|(row, x)| dropout.apply(x, row));
+        }
+        if config.family.position == Position::Learned {
+            let dy = if changed.is_empty() { &*slope } else { &changed };
+            embedding::backward(dy, &ctx.batch.positions, c, &mut gradients.0[1]);
+        }
+        if scale != 1.0 {
+            changed.iter_mut().for_each(|x| *x *= scale);
+        }
+        let dy = if changed.is_empty() { &*slope } else { &changed };
+        embedding::backward(dy, &ctx.batch.ids, c, &mut gradients.0[0]);
         Ok(Slope::End)
     }
 

@@ -2,13 +2,17 @@
 //!
 //! In: the hidden stream `[b, t, c]`. Out: log-prob, entropy and log-sum-exp per position; logits exist for a few rows
 //! at a time only, and backward computes them again from the hidden stream. Positions with a zero loss mask are skipped
-//! forward, positions with a zero gradient backward. It is not a loss.
+//! forward, positions with a zero gradient backward. It is not a loss; the one part of a loss that it knows is the z-loss,
+//! whose gradient enters here: `z * logsumexp^2` per token, weighted as the token is in the loss, by `|d loss / d logprob|`
+//! (Chowdhery et al. 2022, section 5).
 
+use super::parts::NormWeights;
 use super::{add_to, composed, tensor};
+use crate::family::Norm;
 use crate::ops::linear::{WeightGrad, linear, linear_rows, weight_grads};
-use crate::ops::{cross_entropy, rms_norm, view};
+use crate::ops::{cross_entropy, view};
 use crate::tape::{Block, Carry, Ctx, Gradients, Ops, Slope, TokenGrad, TokenStats};
-use crate::{Model, Result};
+use crate::{Model, ModelConfig, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
@@ -27,14 +31,18 @@ impl Block for Head {
         let active: Vec<usize> = (0..ctx.batch.len()).filter(|&at| ctx.batch.loss_mask[at] != 0.0).collect();
         let rows = row_stats(ctx, &view(&input)?, &active);
         let n = ctx.batch.len();
-        let mut columns = [vec![0.0; n], vec![0.0; n], vec![0.0; n], vec![0.0; n]];
+        let width = final_norm(ctx.model).norm().kept();
+        let mut columns = [vec![0.0; n], vec![0.0; n], vec![0.0; n]];
+        let mut norms = vec![0.0; n * width];
         for (&at, row) in active.iter().zip(&rows) {
             for (column, x) in columns.iter_mut().zip(row) {
                 column[at] = *x;
             }
+            norms[at * width..(at + 1) * width].copy_from_slice(&row[3..3 + width]);
         }
-        let [logprob, entropy, logsumexp, inverse] = columns;
-        let kept = vec![input, tensor(entropy.clone(), [n])?, tensor(logsumexp.clone(), [n])?, tensor(inverse, [n])?];
+        let [logprob, entropy, logsumexp] = columns;
+        let kept =
+            vec![input, tensor(entropy.clone(), [n])?, tensor(logsumexp.clone(), [n])?, tensor(norms, [n * width])?];
         Ok((Carry::Stats(TokenStats { logprob, entropy, logsumexp }), kept))
     }
 
@@ -71,32 +79,66 @@ impl Block for Head {
     }
 }
 
-/// Log-prob, entropy, log-sum-exp and the norm's inverse root mean square of the rows `active` of `x`.
-fn row_stats(ctx: &Ctx, x: &[f32], active: &[usize]) -> Vec<[f32; 4]> {
+/// Log-prob, entropy, log-sum-exp and the norm's statistics (a second one of LayerNorm alone) of the rows `active` of `x`.
+fn row_stats(ctx: &Ctx, x: &[f32], active: &[usize]) -> Vec<[f32; 5]> {
     let (config, weight) = (ctx.model.config(), ctx.model.packed(ctx.model.output_at()));
     let (c, v) = (config.n_embd, config.vocab_size);
-    let gain = ctx.model.slice(ctx.model.norm_at());
-    let gain: &[f32] = &gain;
-    let mut stats = vec![[0.0; 4]; active.len()];
+    let weights = final_norm(ctx.model);
+    let norm = weights.norm();
+    let mut stats = vec![[0.0; 5]; active.len()];
     stats.par_chunks_mut(ROWS).zip(active.par_chunks(ROWS)).for_each_init(
         || (vec![0.0; ROWS * c], vec![0.0; ROWS * c], vec![0.0; ROWS * v]),
         |(hidden, normed, logits), (stats, rows)| {
             let (hidden, normed) = (&mut hidden[..rows.len() * c], &mut normed[..rows.len() * c]);
             gather(x, rows, c, hidden);
-            let mut inverse = [0.0; ROWS];
-            rms_norm::forward(hidden, gain, config.norm_eps, normed, &mut inverse);
+            let (mut norms, kept) = ([0.0; 2 * ROWS], norm.kept());
+            norm.forward(hidden, normed, &mut norms[..rows.len() * kept]);
             linear_rows(normed, weight, &mut logits[..rows.len() * v], false);
+            cap(config, &mut logits[..rows.len() * v]);
             for (i, (logits, stats)) in logits.chunks_exact(v).zip(stats).enumerate() {
                 let [logprob, entropy, logsumexp] = cross_entropy::row_stats(logits, ctx.batch.targets[rows[i]]);
-                *stats = [logprob, entropy, logsumexp, inverse[i]];
+                *stats = [logprob, entropy, logsumexp, norms[i * kept], norms[i * kept + kept - 1]];
             }
         },
     );
     stats
 }
 
-/// Gradients through the rows `rows`; `kept` is the hidden stream, entropy, log-sum-exp, inverse root mean square;
-/// `logits` is room for `rows.len() * vocab_size` numbers.
+/// The final norm.
+fn final_norm(model: &Model) -> NormWeights<'_> {
+    let (config, at) = (model.config(), model.norm_at());
+    let bias = (config.family.norm == Norm::Layer).then(|| model.slice(at + 1));
+    NormWeights { gain: model.slice(at), bias, eps: config.norm_eps }
+}
+
+/// Caps logits, if the family does.
+fn cap(config: &ModelConfig, logits: &mut [f32]) {
+    if let Some(cap) = config.family.logit_softcap {
+        cross_entropy::soft_cap(logits, cap as f32);
+    }
+}
+
+/// The gradient of one row's logits, in their place; `stats` is the row's entropy and log-sum-exp.
+fn logit_slopes(
+    config: &ModelConfig,
+    logits: &mut [f32],
+    target: u32,
+    stats: [f32; 2],
+    d_logprob: f32,
+    d_entropy: f32,
+) {
+    let (z, [entropy, logsumexp]) = (config.family.z_loss as f32, stats);
+    let kept = if z > 0.0 || config.family.logit_softcap.is_some() { logits.to_vec() } else { Vec::new() };
+    cross_entropy::row_backward(logits, target, [0.0, entropy, logsumexp], d_logprob, d_entropy);
+    if z > 0.0 {
+        cross_entropy::logsumexp_backward(&kept, logsumexp, 2.0 * z * logsumexp * d_logprob.abs(), logits);
+    }
+    if let Some(cap) = config.family.logit_softcap {
+        cross_entropy::soft_cap_backward(&kept, cap as f32, logits);
+    }
+}
+
+/// Gradients through the rows `rows`; `kept` is the hidden stream, entropy, log-sum-exp, the norm's statistics; `logits` is room for `rows.len() * vocab_size` numbers.
 fn back(
     ctx: &Ctx,
     kept: [&[f32]; 4],
@@ -108,37 +150,40 @@ fn back(
 ) {
     let (config, model) = (ctx.model.config(), ctx.model);
     let (c, v) = (config.n_embd, config.vocab_size);
-    let [x, entropy, logsumexp, inverse] = kept;
-    let gain = model.slice(model.norm_at());
-    let gain: &[f32] = &gain;
+    let [x, entropy, logsumexp, norms] = kept;
+    let weights = final_norm(model);
+    let (norm, width) = (weights.norm(), weights.norm().kept());
     let (weight, weight_back) = (model.packed(model.output_at()), model.packed_backward(model.output_at()));
     let logits = &mut logits[..rows.len() * v];
     let (mut normed, mut slopes) = (vec![0.0; rows.len() * c], vec![0.0; rows.len() * c]);
     let tasks =
         logits.par_chunks_mut(ROWS * v).zip(normed.par_chunks_mut(ROWS * c)).zip(slopes.par_chunks_mut(ROWS * c));
-    let gains: Vec<Vec<f32>> = tasks
+    let gains: Vec<(Vec<f32>, Option<Vec<f32>>)> = tasks
         .zip(rows.par_chunks(ROWS))
         .map_init(
             || (vec![0.0; ROWS * c], vec![0.0; ROWS * c]),
             |(hidden, d_normed), (((logits, normed), slopes), rows)| {
                 let (hidden, d_normed) = (&mut hidden[..normed.len()], &mut d_normed[..normed.len()]);
                 gather(x, rows, c, hidden);
-                let inverse: Vec<f32> = rows.iter().map(|&at| inverse[at]).collect();
-                rms_norm::again(hidden, gain, &inverse, normed);
+                let norms: Vec<f32> =
+                    rows.iter().flat_map(|&at| &norms[at * width..(at + 1) * width]).copied().collect();
+                norm.again(hidden, &norms, normed);
                 linear_rows(normed, weight, logits, false);
+                cap(config, logits);
                 for (logits, &at) in logits.chunks_exact_mut(v).zip(rows) {
                     let d_entropy = grad.d_entropy.as_ref().map_or(0.0, |d| d[at]);
-                    let stats = [0.0, entropy[at], logsumexp[at]];
-                    cross_entropy::row_backward(logits, ctx.batch.targets[at], stats, grad.d_logprob[at], d_entropy);
+                    let stats = [entropy[at], logsumexp[at]];
+                    logit_slopes(config, logits, ctx.batch.targets[at], stats, grad.d_logprob[at], d_entropy);
                 }
                 linear_rows(logits, weight_back, d_normed, false);
-                let mut d_gain = vec![0.0; c];
-                rms_norm::backward(hidden, gain, &inverse, d_normed, slopes, &mut d_gain);
-                d_gain
+                norm.backward(hidden, &norms, d_normed, slopes)
             },
         )
         .collect();
-    gains.iter().for_each(|part| add_to(&mut gradients.0[model.norm_at()], part));
+    for (d_gain, d_bias) in &gains {
+        add_to(&mut gradients.0[model.norm_at()], d_gain);
+        d_bias.iter().for_each(|d_bias| add_to(&mut gradients.0[model.norm_at() + 1], d_bias));
+    }
     for (slope, &at) in slopes.chunks_exact(c).zip(rows) {
         dx[at * c..(at + 1) * c].copy_from_slice(slope);
     }
@@ -156,19 +201,24 @@ fn gather(x: &[f32], rows: &[usize], c: usize, out: &mut [f32]) {
 pub(crate) fn last_logits(model: &Model, hidden: &[f32]) -> Vec<f32> {
     let config = model.config();
     let rows = hidden.len() / config.n_embd;
-    let (mut normed, mut inverse) = (vec![0.0; hidden.len()], vec![0.0; rows]);
-    rms_norm::forward(hidden, &model.slice(model.norm_at()), config.norm_eps, &mut normed, &mut inverse);
+    let weights = final_norm(model);
+    let (mut normed, mut norms) = (vec![0.0; hidden.len()], vec![0.0; rows * weights.norm().kept()]);
+    weights.norm().forward(hidden, &mut normed, &mut norms);
     let mut logits = vec![0.0; rows * config.vocab_size];
     linear(&normed, model.packed(model.output_at()), &mut logits);
+    cap(config, &mut logits);
     logits
 }
 
-fn composed_weights(ctx: &Ctx) -> [usize; 2] {
-    [ctx.model.norm_at(), ctx.model.output_at()]
+/// Output projection, gain and, of a LayerNorm, bias.
+fn composed_weights(ctx: &Ctx) -> Vec<usize> {
+    let norm = ctx.model.norm_at();
+    let bias = (ctx.model.config().family.norm == Norm::Layer).then_some(norm + 1);
+    [ctx.model.output_at(), norm].into_iter().chain(bias).collect()
 }
 
 fn composed_forward(ctx: &Ctx, input: Tensor) -> Result<(Carry, Vec<Tensor>)> {
-    let weights = composed_weights(ctx).map(|at| ctx.model.tensors()[at].clone());
+    let weights: Vec<Tensor> = composed_weights(ctx).into_iter().map(|at| ctx.model.tensors()[at].clone()).collect();
     let [logprob, entropy, logsumexp] = composed::head(ctx, &input, &weights)?;
     let masked = |x: Tensor| -> Result<Vec<f32>> {
         let x = x.to_vec1::<f32>()?;
@@ -181,8 +231,10 @@ fn composed_forward(ctx: &Ctx, input: Tensor) -> Result<(Carry, Vec<Tensor>)> {
 fn composed_backward(ctx: &Ctx, input: &Tensor, grad: &TokenGrad, gradients: &mut Gradients) -> Result<Slope> {
     let column = |x: &Vec<f32>| Tensor::from_slice(x, x.len(), &Device::Cpu);
     let scalar = |x: &Tensor, w: &[Tensor]| {
-        let [logprob, entropy, _] = composed::head(ctx, x, w)?;
+        let [logprob, entropy, logsumexp] = composed::head(ctx, x, w)?;
         let from_logprob = (logprob * column(&grad.d_logprob)?)?.sum_all()?;
+        let z = (logsumexp.sqr()? * column(&grad.d_logprob)?.abs()?)?.sum_all()?;
+        let from_logprob = (from_logprob + z * ctx.model.config().family.z_loss)?;
         match &grad.d_entropy {
             Some(d) => from_logprob + (entropy * column(d)?)?.sum_all()?,
             None => Ok(from_logprob),

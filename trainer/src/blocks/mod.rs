@@ -1,14 +1,18 @@
-//! The blocks of the tape: embedding, Transformer layer, head.
+//! The blocks of the tape: embedding, Transformer layer (its halves are `attention` and `mlp`), head.
 //!
 //! In: a carry. Out: the next carry and what backward needs; or a slope and parameter gradients. Each block has a fused
 //! form and a composed one (`composed`), chosen by `Ctx::ops`. The order of blocks is the tape's business.
 
+mod attention;
 pub(crate) mod composed;
 mod embedding;
 mod head;
-pub(crate) mod layer;
+mod layer;
+mod mlp;
+pub(crate) mod parts;
 
 pub use embedding::Embedding;
+pub(crate) use embedding::embed;
 pub use head::Head;
 pub(crate) use head::last_logits;
 pub use layer::Layer;

@@ -3,10 +3,12 @@
 //! In: queries and keys after rotation, values, and where each document starts. Out: the heads' outputs and, per query
 //! and head, the log-sum-exp that backward needs. Blocks start at a document's first token, and each query's arithmetic
 //! is its own: a query has the same bits alone (decoding over cached pages) and among many (training), whatever
-//! document precedes it in its row. Dao 2023 (FlashAttention-2) for both passes.
+//! document precedes it in its row. A sliding window hides keys, and skips the blocks that it hides from every query of a
+//! block; a block that is hidden from one query leaves that query's sums as they are, so skipping changes no bit. Dao 2023
+//! (FlashAttention-2) for both passes.
 
 use super::gemm::{Left, PANEL, Right, block};
-use super::simd::{LANES, exp, max, max_lanes, multiversion, sum_lanes};
+use super::simd::{LANES, exp, max, max_lanes, multiversion, sum_lanes, tanh};
 use rayon::prelude::*;
 
 pub use super::attention_backward::{Kept, backward};
@@ -15,7 +17,7 @@ pub use super::attention_backward::{Kept, backward};
 pub const KEYS: usize = 64;
 
 /// Sizes of one attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Heads {
     /// Query heads.
     pub n_head: usize,
@@ -23,9 +25,21 @@ pub struct Heads {
     pub n_kv_head: usize,
     /// Width of one head.
     pub d: usize,
+    /// Keys that a query sees, its own included.
+    pub window: usize,
+    /// What scores are multiplied by.
+    pub scale: f32,
+    /// Scaled scores become `cap * tanh(score / cap)`; 0 for no cap.
+    pub softcap: f32,
 }
 
 impl Heads {
+    /// Full attention with scale `1 / sqrt(d)`.
+    pub fn new(n_head: usize, n_kv_head: usize, d: usize) -> Self {
+        let scale = (1.0 / (d as f64).sqrt()) as f32;
+        Self { n_head, n_kv_head, d, window: usize::MAX, scale, softcap: 0.0 }
+    }
+
     /// Width of a row of queries.
     pub fn q_dim(&self) -> usize {
         self.n_head * self.d
@@ -46,8 +60,9 @@ impl Heads {
         self.d.next_multiple_of(PANEL)
     }
 
-    pub(super) fn scale(&self) -> f32 {
-        (1.0 / (self.d as f64).sqrt()) as f32
+    /// First key that the query at `position` sees.
+    pub(super) fn first_key(&self, position: usize) -> usize {
+        (position + 1).saturating_sub(self.window)
     }
 }
 
@@ -136,7 +151,7 @@ impl Scratch {
         self.top = [f32::NEG_INFINITY; KEYS];
         self.sum = [0.0; KEYS];
         self.out[..rows * padded].fill(0.0);
-        for j in 0..=(first + rows - 1) / KEYS {
+        for j in heads.first_key(first) / KEYS..=(first + rows - 1) / KEYS {
             let (keys, values) = kv(j);
             block(
                 rows,
@@ -150,7 +165,7 @@ impl Scratch {
             );
             let visible = first + 1 - (j * KEYS).min(first + 1);
             let (top, sum) = (&mut self.top[..rows], &mut self.sum[..rows]);
-            online_softmax(&mut self.scores, &mut self.out, padded, visible, heads.scale(), top, sum);
+            online_softmax(&mut self.scores, &mut self.out, padded, visible, heads, top, sum);
             block(
                 rows,
                 padded,
@@ -177,13 +192,18 @@ impl Scratch {
 }
 
 multiversion! {
-    /// One block of scores to weights: query `i` sees its first `visible + i` keys. Rescales `out` and updates the running
-    /// maximum and sum.
-    fn online_softmax(scores: &mut [f32], out: &mut [f32], padded: usize, visible: usize, scale: f32, top: &mut [f32], sum: &mut [f32]) {
+    /// One block of scores to weights: query `i` sees its first `visible + i` keys, of those the last `window`. Rescales
+    /// `out` and updates the running maximum and sum.
+    fn online_softmax(scores: &mut [f32], out: &mut [f32], padded: usize, visible: usize, heads: Heads, top: &mut [f32], sum: &mut [f32]) {
         let rows = scores.as_chunks_mut::<KEYS>().0.iter_mut().zip(out.chunks_exact_mut(padded));
         for (i, ((scores, out), (top, sum))) in rows.zip(top.iter_mut().zip(sum.iter_mut())).enumerate() {
             let limit = visible + i;
-            mask(scores, limit, scale);
+            let hidden = limit.saturating_sub(heads.window);
+            if hidden >= KEYS {
+                scores.fill(0.0);
+                continue;
+            }
+            mask(scores, hidden, limit, heads.scale, heads.softcap);
             let mut lanes = [f32::NEG_INFINITY; LANES];
             for part in scores.as_chunks::<LANES>().0 {
                 for l in 0..LANES {
@@ -208,12 +228,18 @@ multiversion! {
     }
 }
 
-/// Scales the first `limit` scores and hides the others.
+/// Scales and caps the scores `hidden..limit` and hides the others.
 #[inline(always)]
-fn mask(scores: &mut [f32; KEYS], limit: usize, scale: f32) {
+fn mask(scores: &mut [f32; KEYS], hidden: usize, limit: usize, scale: f32, softcap: f32) {
     for x in scores.iter_mut() {
         *x *= scale;
     }
+    if softcap > 0.0 {
+        for x in scores.iter_mut() {
+            *x = tanh(*x / softcap) * softcap;
+        }
+    }
+    scores[..hidden].fill(f32::NEG_INFINITY);
     for x in scores.iter_mut().skip(limit) {
         *x = f32::NEG_INFINITY;
     }

@@ -6,7 +6,7 @@
 
 use super::attention::{Documents, Heads, KEYS, Row, pack_columns, pack_rows, scatter};
 use super::gemm::{Left, Right, block};
-use super::simd::{dot, exp, multiversion};
+use super::simd::{dot, exp, multiversion, tanh};
 use rayon::prelude::*;
 
 /// What forward has left for backward; shapes as in [`forward`].
@@ -126,19 +126,18 @@ impl Group {
 
     /// One query head of one document of `n` tokens: query blocks in order, key blocks in order within.
     fn head(&mut self, heads: Heads, n: usize, lse: &[f32], pull: &[f32]) {
-        let (d, padded, scale) = (heads.d, heads.padded(), heads.scale());
+        let (d, padded) = (heads.d, heads.padded());
         let mut weights = [0.0_f32; KEYS * KEYS];
         let mut slopes = [0.0_f32; KEYS * KEYS];
         for qb in (0..n).step_by(KEYS) {
             let rows = KEYS.min(n - qb);
             let (q, d_out) = (&self.queries[qb * padded..], &self.d_out[qb * padded..]);
-            for kb in (0..=qb).step_by(KEYS) {
+            for kb in (heads.first_key(qb) / KEYS * KEYS..=qb).step_by(KEYS) {
                 let keys_t = Right::rows(&self.keys_t[kb * d..], KEYS);
                 let values_t = Right::rows(&self.values_t[kb * d..], KEYS);
                 block(rows, KEYS, d, Left::rows(q, padded), keys_t, &mut weights, KEYS, false);
                 block(rows, KEYS, d, Left::rows(d_out, padded), values_t, &mut slopes, KEYS, false);
-                let visible = if kb == qb { 1 } else { KEYS };
-                softmax_slopes(&mut weights, &mut slopes, visible, scale, &lse[qb..qb + rows], &pull[qb..]);
+                softmax_slopes(&mut weights, &mut slopes, qb - kb, heads, &lse[qb..qb + rows], &pull[qb..]);
                 let (weights, slopes) = (&weights[..rows * KEYS], &slopes[..rows * KEYS]);
                 let range = kb * padded..(kb + KEYS) * padded;
                 let (dk, dv) = (&mut self.sum_dk[range.clone()], &mut self.sum_dv[range]);
@@ -152,18 +151,31 @@ impl Group {
 }
 
 multiversion! {
-    /// Scores to weights and `d weights` to `d scores` (already scaled), in place.
-    fn softmax_slopes(weights: &mut [f32], slopes: &mut [f32], visible: usize, scale: f32, lse: &[f32], pull: &[f32]) {
+    /// Scores to weights and `d weights` to `d scores` (already scaled), in place; query 0 is `ahead` of key 0.
+    fn softmax_slopes(weights: &mut [f32], slopes: &mut [f32], ahead: usize, heads: Heads, lse: &[f32], pull: &[f32]) {
+        let (scale, cap) = (heads.scale, heads.softcap);
         let rows = weights.as_chunks_mut::<KEYS>().0.iter_mut().zip(slopes.as_chunks_mut::<KEYS>().0.iter_mut());
         for (i, ((weights, slopes), (lse, pull))) in rows.zip(lse.iter().zip(pull)).enumerate() {
-            let limit = (visible + i).min(KEYS);
-            for j in 0..KEYS {
-                let p = exp(weights[j].mul_add(scale, -lse));
-                weights[j] = p;
-                slopes[j] = p * (slopes[j] - pull) * scale;
+            let limit = (ahead + i + 1).min(KEYS);
+            let hidden = heads.first_key(ahead + i).min(KEYS);
+            if cap > 0.0 {
+                for j in 0..KEYS {
+                    let bent = tanh(weights[j] * scale / cap);
+                    let p = exp(bent.mul_add(cap, -lse));
+                    weights[j] = p;
+                    slopes[j] = p * (slopes[j] - pull) * scale * bent.mul_add(-bent, 1.0);
+                }
+            } else {
+                for j in 0..KEYS {
+                    let p = exp(weights[j].mul_add(scale, -lse));
+                    weights[j] = p;
+                    slopes[j] = p * (slopes[j] - pull) * scale;
+                }
             }
-            weights[limit..].fill(0.0);
-            slopes[limit..].fill(0.0);
+            for row in [weights, slopes] {
+                row[..hidden].fill(0.0);
+                row[limit..].fill(0.0);
+            }
         }
     }
 }

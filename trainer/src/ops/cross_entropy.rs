@@ -4,7 +4,7 @@
 //! loss itself is elsewhere: it maps log-probs and entropies to their gradients. Sums run in 16 lanes over chunks of
 //! 512 logits, the chunks' sums in f64.
 
-use super::simd::{LANES, exp, max, max_lanes, multiversion, sum_lanes};
+use super::simd::{LANES, exp, max, max_lanes, multiversion, sum_lanes, tanh};
 
 const CHUNK: usize = 512;
 
@@ -46,6 +46,34 @@ multiversion! {
         let log_sum = sum.ln();
         let target = f64::from(logits[target as usize]) - f64::from(top);
         [(target - log_sum) as f32, (log_sum - weighted / sum) as f32, (f64::from(top) + log_sum) as f32]
+    }
+}
+
+multiversion! {
+    /// `cap * tanh(x / cap)` in place.
+    pub fn soft_cap(logits: &mut [f32], cap: f32) {
+        for x in logits.iter_mut() {
+            *x = tanh(*x / cap) * cap;
+        }
+    }
+}
+
+multiversion! {
+    /// The gradient of [`soft_cap`]: `slopes` times `1 - (capped / cap)^2`.
+    pub fn soft_cap_backward(capped: &[f32], cap: f32, slopes: &mut [f32]) {
+        for (x, slope) in capped.iter().zip(slopes) {
+            let bent = x / cap;
+            *slope *= bent.mul_add(-bent, 1.0);
+        }
+    }
+}
+
+multiversion! {
+    /// Adds `d_logsumexp * p` to `slopes`, where `p` is the softmax of `logits`.
+    pub fn logsumexp_backward(logits: &[f32], logsumexp: f32, d_logsumexp: f32, slopes: &mut [f32]) {
+        for (x, slope) in logits.iter().zip(slopes) {
+            *slope = exp(*x - logsumexp).mul_add(d_logsumexp, *slope);
+        }
     }
 }
 
@@ -107,6 +135,29 @@ mod tests {
                     assert!((f64::from(grad[i]) - want).abs() < 2e-6, "{n} {i}: {} {want}", grad[i]);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_gradients_of_cap_and_logsumexp_equal_finite_differences() {
+        let logits = [-4.0_f32, -0.3, 0.0, 0.2, 1.0, 5.0];
+        let wide = logits.map(f64::from);
+        let cap = |x: f64| 2.0 * (x / 2.0).tanh();
+        let value = |at: usize, step: f64| {
+            let mut moved = wide;
+            moved[at] += step;
+            formula(&moved.map(cap), 0)[2]
+        };
+        let mut capped = logits;
+        soft_cap(&mut capped, 2.0);
+        let logsumexp = row_stats(&capped, 0)[2];
+        let mut slopes = [0.0; 6];
+        logsumexp_backward(&capped, logsumexp, 1.0, &mut slopes);
+        soft_cap_backward(&capped, 2.0, &mut slopes);
+        for i in 0..6 {
+            assert!((f64::from(capped[i]) - cap(wide[i])).abs() < 1e-6);
+            let want = (value(i, 1e-5) - value(i, -1e-5)) / 2e-5;
+            assert!((f64::from(slopes[i]) - want).abs() < 1e-6, "{i}: {} {want}", slopes[i]);
         }
     }
 

@@ -12,6 +12,16 @@ pub fn forward(table: &[f32], ids: &[u32], c: usize, out: &mut [f32]) {
     }
 }
 
+/// Sines and cosines of a position in turn, `[c]`, of wavelengths from 2 pi to `2 pi theta`. Vaswani et al. 2017,
+/// section 3.5.
+pub fn sinusoid(theta: f64, position: u32, out: &mut [f32]) {
+    let c = out.len();
+    for (i, x) in out.iter_mut().enumerate() {
+        let angle = f64::from(position) / theta.powf((i / 2 * 2) as f64 / c as f64);
+        *x = if i % 2 == 0 { angle.sin() } else { angle.cos() } as f32;
+    }
+}
+
 /// `d_table[ids[r]] += dy[r]`, rows in order.
 pub fn backward(dy: &[f32], ids: &[u32], c: usize, d_table: &mut [f32]) {
     let part = (d_table.len() / c).div_ceil(4 * rayon::current_num_threads()).max(1);
@@ -41,6 +51,14 @@ mod tests {
         let mut grad = [0.0; 6];
         backward(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 0, 2], 2, &mut grad);
         assert_eq!(grad, [3.0, 4.0, 0.0, 0.0, 6.0, 8.0]);
+    }
+
+    #[test]
+    fn sinusoids_have_the_papers_wavelengths() {
+        let mut row = [0.0; 4];
+        sinusoid(10_000.0, 3, &mut row);
+        let want = [3.0_f64.sin(), 3.0_f64.cos(), 0.03_f64.sin(), 0.03_f64.cos()];
+        assert!(row.iter().zip(want).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-7), "{row:?}");
     }
 
     #[test]

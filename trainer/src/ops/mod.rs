@@ -5,14 +5,19 @@
 //! formula that it is tested against. What is kept for backward is `tape`'s decision.
 
 // One module per line.
+pub mod activation;
 pub mod attention;
 mod attention_backward;
 #[cfg(test)]
 mod attention_tests;
+pub mod bias;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod embedding;
 pub(crate) mod gemm;
+pub mod layer_norm;
 pub mod linear;
+pub mod norm;
 pub mod rms_norm;
 pub mod rope;
 pub(crate) mod simd;
