@@ -9,5 +9,6 @@ mod mill;
 mod parity;
 mod rooms;
 mod shapes;
+mod shards;
 mod sources;
 mod support;

@@ -9,6 +9,16 @@ use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+/// The table of token shards: one row per document.
+pub const DOCUMENTS: &str = "docs.parquet";
+/// What the files of other tables begin with.
+const PARTS: &str = "part-";
+
+/// Whether a file of a stage holds rows of its table.
+pub fn is_part(path: &str) -> bool {
+    path.starts_with(PARTS) || path == DOCUMENTS
+}
+
 /// Rows read at a time outside of query plans.
 const READ_ROWS: usize = 1024;
 
@@ -35,15 +45,16 @@ impl Dataset {
         Ok(Self { name: name.to_string(), path, receipt })
     }
 
-    /// Paths of the files whose name starts with `prefix`, in name order: `part-`, `verdicts-`, `train-`.
+    /// Paths of the files whose name starts with `prefix`, in name order: `part-` (also the table of token shards), `verdicts-`.
     pub fn files(&self, prefix: &str) -> Vec<PathBuf> {
-        let named = self.receipt.files.iter().filter(|f| f.path.starts_with(prefix));
+        let named =
+            self.receipt.files.iter().filter(|f| f.path.starts_with(prefix) || prefix == PARTS && is_part(&f.path));
         named.map(|f| self.path.join(&f.path)).collect()
     }
 
     /// Paths of the table's fragments, in fragment order.
     pub fn parts(&self) -> Vec<PathBuf> {
-        self.files("part-")
+        self.files(PARTS)
     }
 
     /// Columns of the table; an error if the output is no table.
@@ -95,6 +106,11 @@ impl Dataset {
         }
         Ok(all)
     }
+}
+
+/// Calls `batch` with the batches of a table file, one at a time, in row order.
+pub fn each_batch(path: &Path, mut batch: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+    reader(path)?.with_batch_size(READ_ROWS).build()?.try_for_each(|rows| batch(rows?))
 }
 
 fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {
