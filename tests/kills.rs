@@ -33,7 +33,7 @@ fn killed(root: &Path, point: &str) -> bool {
 }
 
 /// Every tenth ordinal by default; `GRISTMILL_KILL_STRIDE=1` tries all (`tests/long.sh`).
-fn stride() -> u64 {
+pub fn stride() -> u64 {
     std::env::var("GRISTMILL_KILL_STRIDE").ok().and_then(|s| s.parse().ok()).unwrap_or(10)
 }
 

@@ -14,6 +14,7 @@ mod placement;
 mod retain;
 mod rooms;
 mod shapes;
+mod shards;
 mod sources;
 mod support;
 mod tokens;

@@ -10,6 +10,16 @@ use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+/// The table of token shards: one row per document.
+pub const DOCUMENTS: &str = "docs.parquet";
+/// What the files of other tables begin with.
+const PARTS: &str = "part-";
+
+/// Whether a file of a stage holds rows of its table.
+pub fn is_part(path: &str) -> bool {
+    path.starts_with(PARTS) || path == DOCUMENTS
+}
+
 /// Rows read at a time outside of query plans.
 const READ_ROWS: usize = 1024;
 
@@ -41,15 +51,17 @@ impl Dataset {
         retain::is_dropped(&self.path)
     }
 
-    /// Paths of the files whose name starts with `prefix`, in name order: `part-`, `verdicts-`, `train-`; without those that were dropped.
+    /// Paths of the files whose name starts with `prefix`, in name order: `part-` (also the table of token shards), `verdicts-`; without
+    /// those that were dropped.
     pub fn files(&self, prefix: &str) -> Vec<PathBuf> {
-        let named = retain::stored(&self.path, &self.receipt).filter(|f| f.path.starts_with(prefix));
+        let wanted = |path: &str| path.starts_with(prefix) || prefix == PARTS && is_part(path);
+        let named = retain::stored(&self.path, &self.receipt).filter(|f| wanted(&f.path));
         named.map(|f| self.path.join(&f.path)).collect()
     }
 
     /// Paths of the table's fragments, in fragment order.
     pub fn parts(&self) -> Vec<PathBuf> {
-        self.files("part-")
+        self.files(PARTS)
     }
 
     /// Columns of the table; an error if the output is no table.
@@ -112,6 +124,11 @@ pub fn dropped(stage: &str) -> String {
         "error: the documents of `{stage}` were dropped once every stage that reads them was committed (retain = \"verdicts\")\n\
          hint: ask {stage}_verdicts, or take `retain` away in the manifest and run it again"
     )
+}
+
+/// Calls `batch` with the batches of a table file, one at a time, in row order.
+pub fn each_batch(path: &Path, mut batch: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+    reader(path)?.with_batch_size(READ_ROWS).build()?.try_for_each(|rows| batch(rows?))
 }
 
 fn reader(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>> {

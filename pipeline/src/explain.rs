@@ -1,10 +1,11 @@
 //! Lineage: a document's way from its record to its tokens, and the documents behind a training step.
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, string_column};
 use crate::error::{Error, Result};
 use crate::execute::{self, RevisionStage};
 use crate::report::value;
 use crate::session::{block_on, register, session};
+use crate::stage::tokenize::open;
 use datafusion::prelude::{SessionContext, col, ident, lit};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -167,33 +168,19 @@ pub fn trace(run: &Path, stage: Option<&str>, step: u64) -> Result<(String, Vec<
         register(&session, "trace", &dataset.files("trace-")).await?;
         let steps = session.sql("SELECT max(step) FROM trace").await?.collect().await?;
         let last = value(steps[0].column(0), 0).as_u64().unwrap_or(0);
-        let mut query = format!("SELECT * FROM trace WHERE step = {step}");
-        if let Some(shards) =
-            stage.inputs.first().and_then(|n| stages.iter().find(|(s, _)| s.name == *n && s.kind == "tokenize"))
-        {
-            register(&session, "documents", &shards.1.parts()).await?;
-            query = format!(
-                "SELECT t.step, t.window, d.id, d.stage, d.shard, greatest(d.token_start, t.token_start) AS token_start, \
-                 least(d.token_start + d.token_count, t.token_start + t.token_count) - greatest(d.token_start, t.token_start) AS tokens \
-                 FROM trace t JOIN documents d ON d.shard = t.shard AND d.split = 'train' \
-                 AND d.token_start < t.token_start + t.token_count AND t.token_start < d.token_start + d.token_count \
-                 WHERE t.step = {step} ORDER BY t.window, d.shard, token_start"
-            );
-        }
-        let batches = session.sql(&query).await?.collect().await?;
+        let batches = session.sql(&format!("SELECT * FROM trace WHERE step = {step}")).await?.collect().await?;
         let mut rows = Vec::new();
         for batch in &batches {
             let schema = batch.schema();
             for row in 0..batch.num_rows() {
-                rows.push(Value::Object(
-                    schema
-                        .fields()
-                        .iter()
-                        .zip(batch.columns())
-                        .map(|(f, c)| (f.name().clone(), value(c, row)))
-                        .collect(),
-                ));
+                let columns = schema.fields().iter().zip(batch.columns());
+                rows.push(Value::Object(columns.map(|(f, c)| (f.name().clone(), value(c, row))).collect()));
             }
+        }
+        let input =
+            stage.inputs.first().and_then(|n| stages.iter().find(|(s, _)| s.name == *n && s.kind == "tokenize"));
+        if let Some((_, shards)) = input {
+            rows = documents_of(shards, &rows)?;
         }
         if rows.is_empty() {
             return Err(Error::Manifest(format!(
@@ -204,6 +191,31 @@ pub fn trace(run: &Path, stage: Option<&str>, step: u64) -> Result<(String, Vec<
         add_urls(&session, &stages, &mut rows).await?;
         Ok((stage.name.clone(), rows))
     })
+}
+
+/// The documents in the windows of a step, in order of windows and tokens: by the shards' indexes, then their rows alone.
+fn documents_of(shards: &Dataset, windows: &[Value]) -> Result<Vec<Value>> {
+    let set = open::shards(shards, "train")?;
+    let number = |row: &Value, key: &str| row[key].as_u64().unwrap_or(0);
+    let mut pieces = Vec::new();
+    for row in windows {
+        let (shard, start) = (number(row, "shard") as usize, number(row, "token_start"));
+        let found = set.documents_in(shard, start..start + number(row, "token_count"));
+        pieces.extend(found.map(|piece| (number(row, "step"), number(row, "window"), piece)));
+    }
+    pieces.sort_by_key(|(_, window, p)| (*window, p.shard, p.tokens.start));
+    let wanted: BTreeSet<u64> = pieces.iter().map(|(_, _, p)| set.row(p.shard, p.document)).collect();
+    let wanted: Vec<u64> = wanted.into_iter().collect();
+    let table = open::Documents::open(shards)?.rows(&wanted, &["id", "stage"])?;
+    let (ids, inputs) = (string_column(&table, "id")?, string_column(&table, "stage")?);
+    let told = pieces.iter().map(|(step, window, p)| {
+        let row = wanted.binary_search(&set.row(p.shard, p.document)).expect("the row was asked for");
+        json!({
+            "step": step, "window": window, "id": ids.value(row), "stage": inputs.value(row), "shard": p.shard,
+            "token_start": p.tokens.start, "tokens": p.tokens.end - p.tokens.start,
+        })
+    });
+    Ok(told.collect())
 }
 
 /// Adds `url` to rows whose document some stage knows it for.

@@ -40,7 +40,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Sums fragments into a receipt; `rows` counts the rows of `part-*` files.
+    /// Sums fragments into a receipt; `rows` counts those of its table.
     pub fn from_fragments(fragments: &[FragmentRecord]) -> (Vec<FileEntry>, Counts, u64) {
         let mut files: Vec<FileEntry> = fragments.iter().flat_map(|f| f.files.iter().cloned()).collect();
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -48,7 +48,7 @@ impl Receipt {
         for (name, n) in fragments.iter().flat_map(|f| &f.counts) {
             *counts.entry(name.clone()).or_default() += n;
         }
-        let rows = files.iter().filter(|f| f.path.starts_with("part-")).filter_map(|f| f.rows).sum();
+        let rows = files.iter().filter(|f| crate::dataset::is_part(&f.path)).filter_map(|f| f.rows).sum();
         (files, counts, rows)
     }
 

@@ -10,7 +10,7 @@ use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::basic::{Compression, ZstdLevel};
-use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use std::path::Path;
 
 /// Rows handed to the encoder at a time.
@@ -19,6 +19,9 @@ const BATCH_ROWS: usize = 1024;
 const GROUP_ROWS: usize = 64 * 1024;
 /// … or once its values sum to this many bytes.
 const GROUP_BYTES: usize = 64 << 20;
+
+/// Rows of a page in tables that are read a few rows at a time.
+const LOOK_UP_ROWS: usize = 256;
 
 /// Writes one table file durably.
 pub struct TableSink {
@@ -34,10 +37,29 @@ pub struct TableSink {
 impl TableSink {
     /// Starts the file `name` in `folder`.
     pub fn create(folder: &Path, name: &str, schema: SchemaRef) -> Result<Self> {
-        let properties = WriterProperties::builder()
+        Self::with_properties(folder, name, schema, WriterProperties::builder().set_write_batch_size(BATCH_ROWS))
+    }
+
+    /// Starts a file that is read a few rows at a time: small pages, each readable without a dictionary.
+    pub fn for_look_ups(folder: &Path, name: &str, schema: SchemaRef) -> Result<Self> {
+        let pages = WriterProperties::builder().set_write_batch_size(LOOK_UP_ROWS);
+        Self::with_properties(
+            folder,
+            name,
+            schema,
+            pages.set_data_page_row_count_limit(LOOK_UP_ROWS).set_dictionary_enabled(false),
+        )
+    }
+
+    fn with_properties(
+        folder: &Path,
+        name: &str,
+        schema: SchemaRef,
+        properties: WriterPropertiesBuilder,
+    ) -> Result<Self> {
+        let properties = properties
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
-            .set_write_batch_size(BATCH_ROWS)
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_created_by("gristmill".to_string())
             .build();

@@ -100,6 +100,9 @@ pub enum Error {
     /// A loss returned gradients that do not fit the batches.
     #[error("loss: {0}")]
     Loss(String),
+    /// Token shards that do not hold what was written.
+    #[error(transparent)]
+    Shard(#[from] tokenizer::shard::ShardError),
     /// Stored bytes or JSON that cannot be a checkpoint.
     #[error("format: {0}")]
     Format(String),

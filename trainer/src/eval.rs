@@ -12,7 +12,7 @@ use crate::{Error, Model, Result, tape};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use tokenizer::shard::Shard;
+use tokenizer::shard::ShardSet;
 
 /// Rows that are scored at once; bounds memory, changes no bits.
 const ROWS: usize = 16;
@@ -44,15 +44,16 @@ impl BpbReport {
 }
 
 /// The documents of some shards, in order.
-pub fn documents<'s>(shards: &'s [&'s Shard]) -> impl Iterator<Item = Vec<u32>> + 's {
-    shards.iter().flat_map(|shard| (0..shard.n_docs()).map(|d| shard.tokens(shard.doc_range(d))))
+pub fn documents(shards: &ShardSet) -> impl Iterator<Item = Result<Vec<u32>>> + '_ {
+    let shards = shards.shards().iter();
+    shards.flat_map(|shard| (0..shard.n_docs()).map(|d| Ok(shard.tokens(shard.doc_range(d))?)))
 }
 
 /// Bits per byte of `documents` under the model. A document longer than a row is cut into windows of `sequence_len`
 /// targets that share one token, so every token is predicted once, from what its window holds before it.
 pub fn bits_per_byte(
     model: &Model,
-    documents: impl Iterator<Item = Vec<u32>>,
+    documents: impl Iterator<Item = Result<Vec<u32>>>,
     byte_len: ByteLen<'_>,
 ) -> Result<BpbReport> {
     let t = model.config().sequence_len;
@@ -73,6 +74,7 @@ pub fn bits_per_byte(
     };
     let (mut windows, mut waiting) = (Vec::new(), 0);
     for ids in documents {
+        let ids = ids?;
         for start in (0..ids.len().saturating_sub(1)).step_by(t) {
             let window = ids[start..ids.len().min(start + t + 1)].to_vec();
             waiting += window.len() - 1;
@@ -103,10 +105,11 @@ const ADD_K: f64 = 0.5;
 
 impl Bigram {
     /// Counts of `documents`, whose ids are below `vocab_size`.
-    pub fn train(documents: impl Iterator<Item = Vec<u32>>, vocab_size: usize) -> Result<Self> {
+    pub fn train(documents: impl Iterator<Item = Result<Vec<u32>>>, vocab_size: usize) -> Result<Self> {
         let (unigrams, followed) = (vec![0; vocab_size], vec![(0, 0); vocab_size]);
         let mut model = Self { unigrams, total: 0, pairs: HashMap::new(), followed };
         for ids in documents {
+            let ids = ids?;
             if let Some(at) = ids.iter().position(|&id| id as usize >= vocab_size) {
                 return Err(Error::Batch { what: format!("id {} is not below vocab_size {vocab_size}", ids[at]), at });
             }
@@ -138,9 +141,14 @@ impl Bigram {
     }
 
     /// Bits per byte of `documents`, over the same tokens as [`bits_per_byte`].
-    pub fn bits_per_byte(&self, documents: impl Iterator<Item = Vec<u32>>, byte_len: ByteLen<'_>) -> Result<BpbReport> {
+    pub fn bits_per_byte(
+        &self,
+        documents: impl Iterator<Item = Result<Vec<u32>>>,
+        byte_len: ByteLen<'_>,
+    ) -> Result<BpbReport> {
         let (mut nats, mut tokens, mut bytes) = (0.0, 0, 0);
         for ids in documents {
+            let ids = ids?;
             for pair in ids.windows(2).filter(|pair| byte_len(pair[1]) > 0) {
                 nats -= self.probability(pair[0], pair[1]).ln();
                 tokens += 1;
@@ -153,8 +161,8 @@ impl Bigram {
 
 /// Bits per byte of a [`Bigram`] trained on `train` over the documents of `held_out`: what a base model must beat.
 pub fn bigram_baseline(
-    train: &[&Shard],
-    held_out: &[&Shard],
+    train: &ShardSet,
+    held_out: &ShardSet,
     vocab_size: usize,
     byte_len: ByteLen<'_>,
 ) -> Result<BpbReport> {
@@ -225,7 +233,7 @@ mod tests {
 
     #[test]
     fn tokens_and_bytes_leave_out_first_and_special_tokens() {
-        let report = bits_per_byte(&model(), held_out().into_iter(), &byte_len).unwrap();
+        let report = bits_per_byte(&model(), held_out().into_iter().map(Ok), &byte_len).unwrap();
         let counted: Vec<u32> =
             held_out().iter().flat_map(|d| d.get(1..).unwrap_or(&[]).to_vec()).filter(|&id| id > 0).collect();
         assert_eq!(report.tokens as usize, counted.len());
@@ -250,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_a_document_costs_does_not_depend_on_its_neighbours() {
-        let nats = |docs: Vec<Vec<u32>>| bits_per_byte(&model(), docs.into_iter(), &byte_len).unwrap().nats;
+        let nats = |docs: Vec<Vec<u32>>| bits_per_byte(&model(), docs.into_iter().map(Ok), &byte_len).unwrap().nats;
         let long = held_out()[1].clone();
         let many: Vec<Vec<u32>> = (0..40).flat_map(|_| held_out()).collect();
         let all: f64 = held_out().into_iter().filter(|d| d.len() > 1).map(|d| nats(vec![d])).sum();
@@ -261,13 +269,13 @@ mod tests {
     #[test]
     fn no_text_is_an_error() {
         for docs in [vec![], vec![vec![7]], vec![vec![0, 0, 0]]] {
-            assert!(bits_per_byte(&model(), docs.into_iter(), &byte_len).is_err());
+            assert!(bits_per_byte(&model(), docs.into_iter().map(Ok), &byte_len).is_err());
         }
     }
 
     #[test]
     fn bigram_probabilities_sum_to_one_and_follow_the_counts() {
-        let bigram = Bigram::train(vec![vec![1, 2, 1, 2, 1, 3], vec![4]].into_iter(), 16).unwrap();
+        let bigram = Bigram::train(vec![vec![1, 2, 1, 2, 1, 3], vec![4]].into_iter().map(Ok), 16).unwrap();
         for previous in 0..16 {
             let sum: f64 = (0..16).map(|next| bigram.probability(previous, next)).sum();
             assert!((sum - 1.0).abs() < 1e-12);
@@ -276,17 +284,17 @@ mod tests {
         let expected = (2.0 + 2.0 * (2.5 / 15.0)) / 5.0;
         assert!((bigram.probability(1, 2) - expected).abs() < 1e-12);
         assert!(bigram.probability(1, 15) > 0.0);
-        assert!(Bigram::train(vec![vec![16]].into_iter(), 16).is_err());
+        assert!(Bigram::train(vec![vec![16]].into_iter().map(Ok), 16).is_err());
     }
 
     #[test]
     fn bigrams_see_the_same_tokens_and_learn_a_pattern() {
         let pattern: Vec<Vec<u32>> = (0..20).map(|_| vec![1, 2, 3, 1, 2, 3, 1, 2, 3]).collect();
-        let bigram = Bigram::train(pattern.clone().into_iter(), 16).unwrap();
-        let trained = bigram.bits_per_byte(pattern.into_iter(), &byte_len).unwrap();
+        let bigram = Bigram::train(pattern.clone().into_iter().map(Ok), 16).unwrap();
+        let trained = bigram.bits_per_byte(pattern.into_iter().map(Ok), &byte_len).unwrap();
         assert!(trained.nats / (trained.tokens as f64) < 0.1);
-        let ours = bits_per_byte(&model(), held_out().into_iter(), &byte_len).unwrap();
-        let theirs = bigram.bits_per_byte(held_out().into_iter(), &byte_len).unwrap();
+        let ours = bits_per_byte(&model(), held_out().into_iter().map(Ok), &byte_len).unwrap();
+        let theirs = bigram.bits_per_byte(held_out().into_iter().map(Ok), &byte_len).unwrap();
         assert_eq!((ours.tokens, ours.bytes), (theirs.tokens, theirs.bytes));
     }
 

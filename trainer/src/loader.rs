@@ -2,7 +2,8 @@
 //!
 //! In: open shards, a window length and a seed. Out: [`Batch`]es, and for `trace` the token ranges a step was made of.
 //! The loader is a pure function of (seed, sample index): its whole state is one integer, the step. It opens no file
-//! and knows no text; shuffling is by window, mixing of sources is the caller's business.
+//! and knows no text; shuffling is by window, mixing of sources is the caller's business. The shards verify what is read from
+//! them: bytes that are not those that were written are an error, never a batch.
 //!
 //! Window `w` holds the tokens `w * sequence_len ..= (w + 1) * sequence_len` of the concatenated shards, so neighbours
 //! share one token and every token but the first is a target exactly once per epoch (at most `sequence_len - 1` tokens
@@ -15,12 +16,12 @@
 use crate::rng::Key;
 use crate::{Batch, Error, Result};
 use std::ops::Range;
-use tokenizer::shard::Shard;
+use tokenizer::shard::ShardSet;
 
 /// A run of tokens of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Index into the shards given to [`Loader::new`].
+    /// Position of the shard in its set.
     pub shard: usize,
     /// First token, counted from the start of the shard.
     pub start: u64,
@@ -37,9 +38,7 @@ impl Window {
 
 /// Endless, seekable source of training rows over some shards.
 pub struct Loader<'a> {
-    shards: Vec<&'a Shard>,
-    /// First global token of each shard, then the total.
-    starts: Vec<u64>,
+    shards: &'a ShardSet,
     sequence_len: usize,
     seed: u64,
     windows: u64,
@@ -47,19 +46,16 @@ pub struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     /// A loader of rows of `sequence_len` positions; an error if not even one window of `sequence_len + 1` tokens fits.
-    pub fn new(shards: &[&'a Shard], sequence_len: usize, seed: u64) -> Result<Self> {
-        let mut starts = vec![0_u64];
-        for shard in shards {
-            starts.push(starts[starts.len() - 1] + shard.n_tokens());
-        }
-        let total = starts[starts.len() - 1];
+    pub fn new(shards: &'a ShardSet, sequence_len: usize, seed: u64) -> Result<Self> {
+        let total = shards.n_tokens();
         let windows = if sequence_len == 0 { 0 } else { total.saturating_sub(1) / sequence_len as u64 };
         if windows == 0 {
             let most = total.saturating_sub(1);
-            let expected = format!("the {} shards hold {total} tokens, so expected 1 to {most}", shards.len());
+            let n = shards.shards().len();
+            let expected = format!("the {n} shards hold {total} tokens, so expected 1 to {most}");
             return Err(Error::Config { field: "sequence_len", got: sequence_len.to_string(), expected });
         }
-        Ok(Self { shards: shards.to_vec(), starts, sequence_len, seed, windows })
+        Ok(Self { shards, sequence_len, seed, windows })
     }
 
     /// Windows per epoch.
@@ -69,7 +65,7 @@ impl<'a> Loader<'a> {
 
     /// Tokens in all shards.
     pub fn tokens(&self) -> u64 {
-        self.starts[self.starts.len() - 1]
+        self.shards.n_tokens()
     }
 
     /// Window number of sample `index`, where sample 0 is the first row of step 0 and epochs follow each other.
@@ -79,18 +75,18 @@ impl<'a> Loader<'a> {
     }
 
     /// The `rows` rows of `step`, all `sequence_len` long.
-    pub fn batch(&self, step: u64, rows: usize) -> Batch {
+    pub fn batch(&self, step: u64, rows: usize) -> Result<Batch> {
         self.samples(step * rows as u64, rows)
     }
 
     /// The rows of `step` as micro-batches of `micro_rows` (the last may be shorter): the same rows for any split.
-    pub fn micro_batches(&self, step: u64, rows: usize, micro_rows: usize) -> Vec<Batch> {
+    pub fn micro_batches(&self, step: u64, rows: usize, micro_rows: usize) -> Result<Vec<Batch>> {
         let starts = (0..rows).step_by(micro_rows.max(1));
         starts.map(|r| self.samples(step * rows as u64 + r as u64, micro_rows.max(1).min(rows - r))).collect()
     }
 
     /// Samples `first .. first + rows` as one batch.
-    pub fn samples(&self, first: u64, rows: usize) -> Batch {
+    pub fn samples(&self, first: u64, rows: usize) -> Result<Batch> {
         let t = self.sequence_len;
         let n = rows * t;
         let (mut ids, mut targets) = (Vec::with_capacity(n), Vec::with_capacity(n));
@@ -98,12 +94,12 @@ impl<'a> Loader<'a> {
         let mut loss_mask = Vec::with_capacity(n);
         let mut tokens = Vec::with_capacity(t + 1);
         for row in 0..rows {
-            let windows = self.windows_of_sample(first + row as u64);
+            let range = self.range_of_sample(first + row as u64);
             tokens.clear();
-            windows.iter().for_each(|w| self.shards[w.shard].tokens_into(w.range(), &mut tokens));
+            self.shards.tokens_into(range.clone(), &mut tokens)?;
             ids.extend_from_slice(&tokens[..t]);
             targets.extend_from_slice(&tokens[1..]);
-            let boundaries = self.boundaries(&windows);
+            let boundaries = self.boundaries(range);
             let mut document = boundaries.iter().copied().peekable();
             let mut start = 0;
             for i in 0..t {
@@ -113,7 +109,7 @@ impl<'a> Loader<'a> {
                 loss_mask.push(if document.peek() == Some(&(i + 1)) { 0.0 } else { 1.0 });
             }
         }
-        Batch { b: rows, t, ids, targets, positions, doc_starts, loss_mask }
+        Ok(Batch { b: rows, t, ids, targets, positions, doc_starts, loss_mask })
     }
 
     /// Token ranges that the `rows` rows of `step` read, in row order; a row that crosses shards has several.
@@ -123,34 +119,26 @@ impl<'a> Loader<'a> {
 
     /// Token ranges of one sample: `sequence_len + 1` tokens in order.
     pub fn windows_of_sample(&self, index: u64) -> Vec<Window> {
-        let mut at = self.window_of(index) * self.sequence_len as u64;
-        let end = at + self.sequence_len as u64 + 1;
-        let mut shard = self.starts.partition_point(|&s| s <= at) - 1;
-        let mut windows = Vec::new();
-        while at < end {
-            let stop = end.min(self.starts[shard + 1]);
-            if stop > at {
-                windows.push(Window { shard, start: at - self.starts[shard], len: (stop - at) as usize });
-            }
-            at = stop;
-            shard += 1;
-        }
-        windows
+        let parts = self.shards.parts(self.range_of_sample(index));
+        parts.map(|(shard, at)| Window { shard, start: at.start, len: (at.end - at.start) as usize }).collect()
+    }
+
+    /// Tokens of one sample, counted over all shards.
+    fn range_of_sample(&self, index: u64) -> Range<u64> {
+        let start = self.window_of(index) * self.sequence_len as u64;
+        start..start + self.sequence_len as u64 + 1
     }
 
     /// Offsets into the row at which a document starts, ascending.
-    fn boundaries(&self, windows: &[Window]) -> Vec<usize> {
-        let mut found = Vec::new();
+    fn boundaries(&self, range: Range<u64>) -> Vec<usize> {
         let mut offset = 0;
-        for w in windows {
-            let shard = self.shards[w.shard];
-            let starts = (shard.doc_of_token(w.start)..shard.n_docs()).map(|d| shard.doc_range(d).start);
-            let inside = starts.skip_while(|&s| s < w.start).take_while(|&s| s < w.range().end);
-            found.extend(inside.map(|s| offset + (s - w.start) as usize));
-            offset += w.len;
-        }
-        found.dedup(); // an empty document starts where the next one does
-        found
+        let pieces = self.shards.documents(range).filter_map(|piece| {
+            let at = offset;
+            offset += (piece.tokens.end - piece.tokens.start) as usize;
+            let starts = self.shards.shards()[piece.shard].doc_range(piece.document).start == piece.tokens.start;
+            (starts && offset > at).then_some(at) // an empty document starts where the next one does
+        });
+        pieces.collect()
     }
 }
 
@@ -177,26 +165,26 @@ pub fn permute(key: Key, index: u64, n: u64) -> u64 {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
-    use tokenizer::shard::ShardWriter;
+    use tokenizer::shard::{Shard, ShardWriter};
 
     const END: u32 = 999;
 
     /// A shard of documents of these lengths, end-of-text token included; the others are numbered from `next` on.
     fn shard(next: &mut u32, lens: &[u32]) -> Shard {
-        let mut writer = ShardWriter::new(1000, END);
+        let mut writer = ShardWriter::new(Vec::new(), 1000, END);
         for len in lens {
-            writer.push(&(*next..*next + len - 1).collect::<Vec<_>>()).unwrap();
+            writer.push(0, &(*next..*next + len - 1).collect::<Vec<_>>()).unwrap();
             *next += len;
         }
-        Shard::from_bytes(writer.finish()).unwrap()
+        Shard::in_memory(writer.finish().unwrap()).unwrap()
     }
 
     const LENS: [&[u32]; 3] = [&[7, 13, 1, 9, 12, 11], &[1], &[2, 3, 5, 13, 13, 11]];
 
     /// 53 + 1 + 47 tokens. A token that ends no document is its own global number.
-    fn shards() -> Vec<Shard> {
+    fn shards() -> ShardSet {
         let mut next = 0;
-        LENS.iter().map(|lens| shard(&mut next, lens)).collect()
+        ShardSet::new(LENS.iter().map(|lens| shard(&mut next, lens)).collect())
     }
 
     fn starts() -> BTreeSet<u32> {
@@ -211,7 +199,7 @@ mod tests {
     #[test]
     fn an_epoch_shows_every_window_once_and_the_next_in_another_order() {
         let shards = shards();
-        let loader = Loader::new(&shards.iter().collect::<Vec<_>>(), 8, 5).unwrap();
+        let loader = Loader::new(&shards, 8, 5).unwrap();
         assert_eq!((loader.tokens(), loader.windows()), (101, 12));
         let epoch = |e: u64| (0..12).map(|i| loader.window_of(e * 12 + i)).collect::<Vec<_>>();
         for e in 0..4 {
@@ -219,7 +207,7 @@ mod tests {
         }
         assert!(epoch(0) != epoch(1) && epoch(1) != epoch(2));
         // Every token but the first is a target once.
-        let mut targets: Vec<u32> = (0..4).flat_map(|step| loader.batch(step, 3).targets).collect();
+        let mut targets: Vec<u32> = (0..4).flat_map(|step| loader.batch(step, 3).unwrap().targets).collect();
         let mut expected: Vec<u32> = (1..97).map(id).collect();
         targets.sort_unstable();
         expected.sort_unstable();
@@ -229,8 +217,8 @@ mod tests {
     #[test]
     fn documents_restart_positions_and_their_first_token_is_never_learnt() {
         let shards = shards();
-        let loader = Loader::new(&shards.iter().collect::<Vec<_>>(), 8, 5).unwrap();
-        let batch = loader.batch(0, 12);
+        let loader = Loader::new(&shards, 8, 5).unwrap();
+        let batch = loader.batch(0, 12).unwrap();
         batch.check(1000).unwrap();
         for at in 0..batch.len() {
             let row_start = 8 * loader.window_of(at as u64 / 8) as u32;
@@ -246,13 +234,13 @@ mod tests {
     #[test]
     fn traced_windows_hold_exactly_the_tokens_of_the_step() {
         let shards = shards();
-        let loader = Loader::new(&shards.iter().collect::<Vec<_>>(), 8, 5).unwrap();
+        let loader = Loader::new(&shards, 8, 5).unwrap();
         for step in 0..6 {
             let mut tokens = Vec::new();
             for w in loader.windows_of_step(step, 4) {
-                shards[w.shard].tokens_into(w.range(), &mut tokens);
+                shards.shards()[w.shard].tokens_into(w.range(), &mut tokens).unwrap();
             }
-            let batch = loader.batch(step, 4);
+            let batch = loader.batch(step, 4).unwrap();
             let rows = batch.ids.chunks(8).zip(batch.targets.chunks(8));
             assert_eq!(tokens, rows.flat_map(|(ids, t)| [ids, &t[7..]].concat()).collect::<Vec<_>>());
         }
@@ -265,30 +253,40 @@ mod tests {
     #[test]
     fn any_split_into_micro_batches_shows_the_same_rows() {
         let shards = shards();
-        let loader = Loader::new(&shards.iter().collect::<Vec<_>>(), 8, 5).unwrap();
-        let whole = loader.batch(3, 5);
+        let loader = Loader::new(&shards, 8, 5).unwrap();
+        let whole = loader.batch(3, 5).unwrap();
         for micro_rows in [1, 2, 5, 9] {
-            let split = loader.micro_batches(3, 5, micro_rows);
+            let split = loader.micro_batches(3, 5, micro_rows).unwrap();
             assert_eq!(split.iter().flat_map(|b| b.ids.clone()).collect::<Vec<_>>(), whole.ids);
             assert_eq!(split.iter().map(|b| b.b).sum::<usize>(), 5);
         }
-        let other = Loader::new(&shards.iter().collect::<Vec<_>>(), 8, 6).unwrap();
-        assert_ne!(other.batch(3, 5), whole);
+        let other = Loader::new(&shards, 8, 6).unwrap();
+        assert_ne!(other.batch(3, 5).unwrap(), whole);
     }
 
     #[test]
     fn too_few_tokens_for_one_window_are_an_error() {
-        let few = shard(&mut 0, &[3, 1]);
-        let error = |t| Loader::new(&[&few], t, 1).err().unwrap().to_string();
+        let few = ShardSet::new(vec![shard(&mut 0, &[3, 1])]);
+        let error = |t| Loader::new(&few, t, 1).err().unwrap().to_string();
         assert_eq!(error(4), "`sequence_len` is 4: the 1 shards hold 4 tokens, so expected 1 to 3");
+        let none = ShardSet::new(Vec::new());
         assert!(
-            Loader::new(&[&few], 3, 1).is_ok()
-                && Loader::new(&[], 3, 1).is_err()
-                && Loader::new(&[&few], 0, 1).is_err()
+            Loader::new(&few, 3, 1).is_ok() && Loader::new(&none, 3, 1).is_err() && Loader::new(&few, 0, 1).is_err()
         );
-        let batch = Loader::new(&[&few], 3, 1).unwrap().batch(7, 2);
+        let batch = Loader::new(&few, 3, 1).unwrap().batch(7, 2).unwrap();
         assert_eq!((batch.ids, batch.targets), (vec![0, 1, END, 0, 1, END], vec![1, END, END, 1, END, END]));
         assert_eq!(batch.loss_mask, [1.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn tokens_that_are_not_those_that_were_written_never_reach_a_batch() {
+        let mut writer = ShardWriter::new(Vec::new(), 1000, END);
+        writer.push(0, &[1; 40]).unwrap();
+        let mut written = writer.finish().unwrap();
+        written.out[30] ^= 4;
+        let shards = ShardSet::new(vec![Shard::in_memory(written).unwrap()]);
+        let said = Loader::new(&shards, 8, 5).unwrap().batch(0, 1).unwrap_err().to_string();
+        assert!(said.contains("bytes 0..82: CRC32C"), "{said}");
     }
 
     #[test]

@@ -169,7 +169,7 @@ kinds! {
         "Makes prompts with exact answers, some from crawled sentences, split into training and held-out sets.";
     Tokenizer(stage::tokenizer::TokenizerStage) = "tokenizer" version 2, (0, 64), Table => Tokenizer, [], seeded false,
         "Trains a byte-level BPE tokenizer, or reads one, and measures how well it fits.";
-    Tokenize(stage::tokenize::TokenizeConfig) = "tokenize" version 1, (1, 64), Table => Shards,
+    Tokenize(stage::tokenize::TokenizeConfig) = "tokenize" version 2, (1, 64), Table => Shards,
         [required("tokenizer", Output::Tokenizer)], seeded false,
         "Writes token shards and the table of documents in them.";
     Pretrain(stage::pretrain::PretrainConfig) = "pretrain" version 1, (1, 1), Shards => Model, [], seeded true,
@@ -192,8 +192,9 @@ kinds! {
         [required("models", Output::Model), optional("shards", Output::Shards), optional("pairs", Output::Table)],
         seeded true,
         "Measures models on held-out prompts, pairs and text.";
-    Export(stage::export::ExportConfig) = "export" version 1, (0, 0), Table => Folder, [required("model", Output::Model)],
-        seeded false, "Writes a model as a Hugging Face folder.";
+    Export(stage::export::ExportConfig) = "export" version 1, (0, 0), Table => Folder,
+        [optional("model", Output::Model), optional("shards", Output::Shards)], seeded false,
+        "Writes a model as a Hugging Face folder, token shards as Parquet for `datasets` and as files for llm.c.";
 }
 
 /// Finds a kind by name.

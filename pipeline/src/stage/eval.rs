@@ -1,8 +1,8 @@
 //! `eval`: measures models on held-out prompts (pass@k), held-out pairs (accuracy) and held-out text (bits per byte).
 
 use super::model::{self, model_error};
-use super::pretrain::open_shards;
 use super::rollout::{Prompt, check_sampling, prompts, sample, text_of};
+use super::tokenize::open;
 use super::{Context, Output, preference};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokenizer::Tokenizer;
-use tokenizer::shard::Shard;
 use trainer::Model;
 use trainer::eval::{bigram_baseline, bits_per_byte, documents, pass_at_k};
 use trainer::sample::SampleConfig;
@@ -104,9 +103,10 @@ fn measure(
         scores.push(pair_accuracy(&dataset.name, &model, &reference, pairs, &tokenizer)?);
     }
     if let Some(shards) = context.reference("shards") {
-        let held_out = open_shards(shards, "holdout")?;
-        let views: Vec<&Shard> = held_out.iter().collect();
-        let report = bits_per_byte(&model, documents(&views), &|id| text_bytes(&tokenizer, id)).map_err(model_error)?;
+        open::check_tokenizer(shards, &open::receipt(shards)?, dataset)?;
+        let held_out = open::shards(shards, "holdout")?;
+        let report = bits_per_byte(&model, documents(&held_out), &|id| text_bytes(&tokenizer, id))
+            .map_err(|e| open::loader_error(&shards.path, e))?;
         scores.push(bpb(&dataset.name, report));
     }
     Ok(scores)
@@ -131,10 +131,9 @@ fn bpb(name: &str, report: trainer::eval::BpbReport) -> Score {
 /// What a table of token pairs, counted on the training shards, achieves on the same text.
 fn baseline(shards: &Dataset) -> Result<Vec<Score>> {
     let tokenizer = super::tokenize::load_tokenizer(&shards.path)?;
-    let (train, held_out) = (open_shards(shards, "train")?, open_shards(shards, "holdout")?);
-    let (train, held_out): (Vec<&Shard>, Vec<&Shard>) = (train.iter().collect(), held_out.iter().collect());
+    let (train, held_out) = (open::shards(shards, "train")?, open::shards(shards, "holdout")?);
     let report = bigram_baseline(&train, &held_out, tokenizer.vocab_size(), &|id| text_bytes(&tokenizer, id))
-        .map_err(model_error)?;
+        .map_err(|e| open::loader_error(&shards.path, e))?;
     Ok(vec![bpb("bigram baseline", report)])
 }
 

@@ -1,15 +1,14 @@
 //! `pretrain`: token shards to a base model.
 
 use super::model::{self, LoopConfig, Metrics, Plan, TraceRow, model_error};
+use super::tokenize::open;
 use super::{Context, Output};
-use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
 use crate::progress::Event;
 use align::loss::sft::{SftConfig, sft};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokenizer::shard::Shard;
 use trainer::loader::Loader;
 use trainer::optim::{OptimConfig, ScheduleConfig};
 use trainer::trainer::Trainer;
@@ -148,22 +147,15 @@ pub fn check_training(schedule: &ScheduleConfig, optim: &OptimConfig, checkpoint
     faults
 }
 
-/// Opens the shards of one split of a `tokenize` stage, in shard order.
-pub fn open_shards(shards: &Dataset, split: &str) -> Result<Vec<Shard>> {
-    let files = shards.files(&format!("{split}-"));
-    let bins = files.iter().filter(|p| p.extension().is_some_and(|e| e == "bin"));
-    bins.map(|bin| Shard::open(bin, bin.with_extension("idx")).map_err(|e| Error::Integrity(e.to_string()))).collect()
-}
-
 /// Passes over the same text after which another one teaches little (Muennighoff et al. 2023).
 const MANY_EPOCHS: f64 = 4.0;
 
 /// Runs the stage.
 pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
-    let shards = open_shards(context.input(), "train")?;
-    let tokenizer = super::tokenize::load_tokenizer(&context.input().path)?;
-    let views: Vec<&Shard> = shards.iter().collect();
-    let loader = Loader::new(&views, config.sequence_len, context.stage.seed)
+    let folder = &context.input().path;
+    let shards = open::shards(context.input(), "train")?;
+    let tokenizer = super::tokenize::load_tokenizer(folder)?;
+    let loader = Loader::new(&shards, config.sequence_len, context.stage.seed)
         .map_err(|e| Error::InputData(format!("stage `{}`: {e}", context.name())))?;
     let epochs = config.budget_tokens as f64 / loader.tokens().max(1) as f64;
     if epochs > MANY_EPOCHS {
@@ -179,7 +171,7 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
         steps: config.steps(),
         checkpoint_every: config.checkpoints.checkpoint_every,
         schedule: &config.schedule,
-        tokenizer: &context.input().path,
+        tokenizer: folder,
     };
     let start = || -> Result<Trainer> {
         let model = Model::init(config.model(tokenizer.vocab_size()), context.stage.seed).map_err(model_error)?;
@@ -187,7 +179,7 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
     };
     model::train(context, &plan, start, |trainer, step, lr| {
         trainer.recompute = config.recompute;
-        let batches = loader.micro_batches(step, rows, micro_rows);
+        let batches = loader.micro_batches(step, rows, micro_rows).map_err(|e| open::loader_error(folder, e))?;
         let segments: Vec<_> =
             batches.iter().enumerate().flat_map(|(m, b)| align::loss::step::rows(m, b.b, b.t)).collect();
         let mut found = Metrics::new();

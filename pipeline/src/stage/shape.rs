@@ -55,6 +55,9 @@ pub fn shapes(stages: &[Stage], skip: &BTreeSet<String>) -> (BTreeMap<String, Sh
     for stage in stages.iter().filter(|s| !skip.contains(&s.name)) {
         let mut found = missing_columns(stage, &known);
         found.extend(wrong_models(stage, stages));
+        if let StageOptions::Export(_) = &stage.options {
+            found.extend(export::check_references(stage));
+        }
         let inputs: Option<Vec<(&str, Shape)>> =
             stage.inputs.iter().map(|n| Some((n.as_str(), known.get(n)?.clone()))).collect();
         if let (true, Some(inputs)) = (found.is_empty(), inputs) {
