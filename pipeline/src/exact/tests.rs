@@ -98,7 +98,8 @@ fn sums_agree_with_integers_of_128_bits() {
         let whole: Vec<i64> = (0..count)
             .map(|_| {
                 let n = (random.next() >> (64 - width)) as i64;
-                (if random.next() % 2 == 0 { n } else { -n }) << random.below(60 - width.min(59) + 1).min(63 - width)
+                (if random.next().is_multiple_of(2) { n } else { -n })
+                    << random.below(60 - width.min(59) + 1).min(63 - width)
             })
             .filter(|n| (*n as f64) as i64 == *n)
             .collect();

@@ -135,7 +135,8 @@ pub fn is_of_rows(name: &str, over: &WindowFunctionParams) -> std::result::Resul
         let hint = format!("state an order, e.g. {name}(…) OVER (… ORDER BY id)");
         return Err((format!("`{name}` over rows in no order"), hint));
     }
-    if picks && !rows && !whole && !(name == "first_value" && from_start) {
+    let sure = rows || whole || (name == "first_value" && from_start);
+    if picks && !sure {
         let hint = "say which rows: … ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)";
         return Err((format!("`{name}` over a frame that ends among rows with equal keys"), hint.into()));
     }
