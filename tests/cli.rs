@@ -196,7 +196,12 @@ fn a_sql_stage_refuses_what_depends_on_the_order_of_rows_or_on_the_moment() {
     for (query, part) in [
         ("SELECT array_agg(text) AS t FROM crawl", "array_agg(… ORDER BY id)"),
         ("SELECT first_value(text) AS t FROM crawl", "first_value"),
-        ("SELECT approx_median(length(text)) AS t FROM crawl", "use `median`"),
+        ("SELECT approx_median(length(text)) AS t FROM crawl", "use median(x)"),
+        ("SELECT any_value(text) AS t FROM crawl", "first_value(x ORDER BY id)"),
+        ("SELECT regr_slope(length(id), length(text)) AS t FROM crawl", "covar_pop(y, x) / var_pop(x)"),
+        ("SELECT DISTINCT ON (text) text, id FROM crawl", "group by these columns"),
+        ("SELECT id, row_number() OVER (PARTITION BY text) AS r FROM crawl", "in no order"),
+        ("SELECT id, last_value(id) OVER (ORDER BY text) AS r FROM crawl", "ROWS BETWEEN"),
         ("SELECT id FROM crawl LIMIT 1", "ORDER BY"),
         ("SELECT id FROM (SELECT id FROM crawl LIMIT 2) ORDER BY id", "ORDER BY"),
         ("SELECT id, random() AS r FROM crawl", "random"),

@@ -7,6 +7,7 @@ mod cli;
 mod cluster;
 mod commands;
 mod curation;
+mod determinism;
 mod kills;
 mod mill;
 mod parity;

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod engine;
 pub mod error;
 pub mod estimate;
+pub mod exact;
 pub mod execute;
 pub mod explain;
 pub mod manifest;

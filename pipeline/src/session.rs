@@ -10,10 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Rows per batch inside plans.
-const BATCH_ROWS: usize = 1024;
+pub const BATCH_ROWS: usize = 1024;
 
 /// A session over `memory_limit_bytes` (None: no cap) that spills into `spill`.
 pub fn session(memory_limit_bytes: Option<u64>, spill: Option<&Path>) -> Result<SessionContext> {
+    session_of(memory_limit_bytes, spill, 1, BATCH_ROWS)
+}
+
+/// The same with another number of partitions and rows per batch, neither of which may change a result.
+pub fn session_of(
+    memory_limit_bytes: Option<u64>,
+    spill: Option<&Path>,
+    partitions: usize,
+    batch_rows: usize,
+) -> Result<SessionContext> {
     let mut runtime = RuntimeEnvBuilder::new();
     let top = NonZeroUsize::new(3).expect("three is not zero because it is three");
     runtime = match memory_limit_bytes {
@@ -24,8 +34,8 @@ pub fn session(memory_limit_bytes: Option<u64>, spill: Option<&Path>) -> Result<
         runtime = runtime.with_temp_file_path(folder);
     }
     let mut config = SessionConfig::new()
-        .with_target_partitions(1)
-        .with_batch_size(BATCH_ROWS)
+        .with_target_partitions(partitions)
+        .with_batch_size(batch_rows)
         .with_information_schema(true)
         .with_collect_statistics(false);
     if let Some(cap) = memory_limit_bytes {

@@ -85,6 +85,7 @@ pub fn register(context: &SessionContext) {
     context.register_udf(of_text("domain", |url| filters::url::domain(url).map(String::from)));
     context.register_udf(of_text("suffix", |url| filters::url::suffix(url).map(String::from)));
     context.register_udf(words());
+    crate::exact::functions().into_iter().for_each(|f| context.register_udaf(f));
 }
 
 /// A text made of a text, such as `domain(url)`; null where there is none.

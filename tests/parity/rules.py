@@ -6,8 +6,9 @@
     (the extra `datatrove[processing]` pins packages that pip's resolver does not get together; these are enough for its filters)
     cargo build --release -p filters --example rules_decisions
 
-    V/bin/python tests/parity/rules.py texts OUT.jsonl [--wcxb FOLDER] [--pages FOLDER] [--most N] [--crawls CRAWL.warc.gz ...]
-        texts of real pages: `main_content` of WCXB's ground truth, HTML files and pages of a crawl with their markup stripped
+    V/bin/python tests/parity/rules.py texts OUT.jsonl [--wcxb FOLDER] [--pages FOLDER] [--most N] [--language CODE [--sections]] [--crawls CRAWL.warc.gz ...]
+        texts of real pages: `main_content` of WCXB's ground truth, HTML files and pages of a crawl with their markup stripped; with --language only
+        pages of a crawl whose address names it, with --sections cut at their headings, those of at least 500 characters
     V/bin/python tests/parity/rules.py dump TEXTS.jsonl OUT.jsonl [--language en]
         what datatrove finds: words and sentences as byte ranges, the decision of each rule, the text that its C4 filter leaves
     V/bin/python tests/parity/rules.py check BINARY DUMP.jsonl given|own [--show N]
@@ -84,9 +85,13 @@ def texts(options):
             for number, record in enumerate(ArchiveIterator(file)):
                 if record.rec_type == "response" and record.http_headers.get_statuscode() == "200":
                     body = record.content_stream().read().decode("utf8", "replace")
-                    if "<html" in body[:2000].lower():
-                        rows.append((f"{pathlib.Path(crawl).name}/{number}", strip(body)))
-    rows = [(name, text) for name, text in rows if text and text.strip()]
+                    uri = record.rec_headers.get_header("WARC-Target-URI")
+                    if "<html" not in body[:2000].lower() or (options.language and not re.search(rf"[./]{options.language}(-[A-Z]+)?[./]", uri)):
+                        continue
+                    pieces = re.split(r"(?=<h[1-4][ >])", body) if options.sections else [body]
+                    rows += ((f"{pathlib.Path(crawl).name}/{number}/{at}", strip(piece)) for at, piece in enumerate(pieces))
+    least = 500 if options.sections else 1
+    rows = [(name, text) for name, text in rows if text and len(text.strip()) >= least]
     if options.most and len(rows) > options.most:
         rows = [rows[at * len(rows) // options.most] for at in range(options.most)]
     with open(options.output, "w", encoding="utf8") as out:
@@ -333,6 +338,8 @@ def main():
     one.add_argument("--wcxb")
     one.add_argument("--pages")
     one.add_argument("--most", type=int)
+    one.add_argument("--language")
+    one.add_argument("--sections", action="store_true")
     one = commands.add_parser("dump")
     one.add_argument("texts")
     one.add_argument("output")

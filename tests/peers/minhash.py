@@ -4,20 +4,21 @@
     python3 tests/peers/minhash.py [--jsonl FILE.jsonl[.zst]]... [--megabytes 4] [--rounds 3]
 
 Word 5-grams, 14 x 8, from the text to the band keys, so normalisation, word splitting and shingling are in it. datatrove runs its own step's
-`get_shingles` and `get_signature` (writing and sorting left out), pinned by tests/parity/minhash_requirements.txt in a throw-away environment;
-PyPI is all it needs. Documents are the field `text` of the JSON lines, spread evenly over the files up to --megabytes; without files, a seeded
+`get_shingles` and `get_signature` (writing and sorting left out). Documents are the field `text` of the JSON lines, spread evenly over the files up to --megabytes; without files, a seeded
 made-up text. Prints a Markdown table: medians of MB of text per second, and ratios of the medians; `verified` is gristmill's default mode,
 `fineweb-*` gives the same signatures as datatrove (tests/parity/minhash.py).
 """
 
 import argparse
 import json
+import os
 import pathlib
 import random
 import statistics
 import subprocess
 import tempfile
-import venv
+
+import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PEER = """
@@ -60,15 +61,12 @@ def main():
     parser.add_argument("--jsonl", nargs="*", default=[])
     parser.add_argument("--megabytes", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--venv", help="an environment that already has the requirements")
+    environment.add_option(parser)
     arguments = parser.parse_args()
-    ours = ROOT / "target/release/examples/minhash_speed"
+    ours = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/examples/minhash_speed"
     texts = documents(arguments.jsonl, arguments.megabytes)
     with tempfile.TemporaryDirectory() as folder:
-        environment = pathlib.Path(arguments.venv or folder)
-        if not arguments.venv:
-            venv.create(environment, with_pip=True)
-            output(environment / "bin/pip", "install", "-q", "-r", ROOT / "tests/parity/minhash_requirements.txt")
+        python = environment.python(arguments.python, folder)
         held = pathlib.Path(folder) / "documents"
         held.write_text("\0".join(texts), encoding="utf8", newline="")
         speeds = {}
@@ -77,7 +75,7 @@ def main():
                 name, speed = line.split()
                 speeds.setdefault(name, []).append(float(speed))
             for name in ["xxhash", "sha1"]:
-                speeds.setdefault(f"datatrove {name}", []).append(float(output(environment / "bin/python", "-c", PEER, name, held)))
+                speeds.setdefault(f"datatrove {name}", []).append(float(output(python, "-c", PEER, name, held)))
         size = held.stat().st_size / 1e6
     medians = {name: statistics.median(values) for name, values in speeds.items()}
     print(f"{len(texts)} documents, {size:.1f} MB, median of {arguments.rounds}\n")

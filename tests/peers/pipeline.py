@@ -23,15 +23,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import venv
 import zlib
 
+import environment
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEERS = (
-    "spacy==3.8.7 nltk==3.9.1 ftfy==6.3.1 tldextract==5.4.0 trafilatura==2.3.1 lxml==6.1.3 lxml_html_clean==0.4.6 jusText==3.0.2 htmldate==1.11.0 "
-    "courlan==1.4.0 warcio==1.8.1 python-magic==0.4.27 faust-cchardet==3.2.0 pyarrow==26.0.1 xxhash==3.8.2 orjson==3.13.0 numpy==2.4.6 tokenizers==0.23.3 "
-    "regex loguru multiprocess dill fsspec huggingface_hub humanize tqdm"
-).split()
 MANIFEST = """
 name = "peer"
 [stage.crawl]
@@ -125,18 +121,12 @@ def main():
     parser.add_argument("crawls", type=pathlib.Path, nargs="+")
     parser.add_argument("--pages", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--python", type=pathlib.Path, help="an environment that has the peer already")
+    environment.add_option(parser)
     options = parser.parse_args()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        python = options.python
-        if not python:
-            venv.create(folder / "venv", with_pip=True)
-            python = folder / "venv" / "bin" / "python"
-            # Without its extras, whose versions an old pip does not manage to sort out.
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "datatrove==0.10.1"], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS], check=True)
+        python = environment.python(options.python, folder)
         found = [page for path in options.crawls for page in pages(path)]
         most = min(options.pages, len(found))
         (folder / "peer.py").write_text(DATATROVE, encoding="utf8")

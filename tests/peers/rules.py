@@ -18,10 +18,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import venv
+
+import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEERS = "spacy==3.8.7 nltk==3.9.1 ftfy==6.3.1 tldextract==5.4.0 regex loguru multiprocess dill fsspec huggingface_hub numpy humanize tqdm".split()
 CHAIN = """
 import json, sys, time
 from datatrove.data import Document
@@ -49,7 +49,7 @@ def main():
     parser.add_argument("texts", type=pathlib.Path)
     parser.add_argument("--most", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--python", type=pathlib.Path, help="an environment that has the peer already")
+    environment.add_option(parser)
     options = parser.parse_args()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     ours = target / "release" / "examples" / "rules_speed"
@@ -59,12 +59,7 @@ def main():
     size = sum(len(json.loads(line)["text"].encode()) for line in lines)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        python = options.python
-        if not python:
-            venv.create(folder / "venv", with_pip=True)
-            python = folder / "venv" / "bin" / "python"
-            output(python, "-m", "pip", "install", "--quiet", "--no-deps", "datatrove==0.10.1")
-            output(python, "-m", "pip", "install", "--quiet", *PEERS)
+        python = environment.python(options.python, folder)
         texts = folder / "texts.jsonl"
         texts.write_text("".join(line + "\n" for line in lines), encoding="utf8")
         theirs, every, first = [], [], []

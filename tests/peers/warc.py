@@ -17,10 +17,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import venv
+
+import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEER = ["fastwarc==2.0.1"]
 RUN = """
 import json, sys
 from fastwarc.warc import ArchiveIterator
@@ -50,17 +50,13 @@ def main():
     parser.add_argument("crawls", type=pathlib.Path, nargs="+")
     parser.add_argument("--megabytes", type=float, default=100)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--python", type=pathlib.Path, help="an environment that has the peer already")
+    environment.add_option(parser)
     options = parser.parse_args()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     ours = target / "release" / "examples" / "warc_speed"
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        python = options.python
-        if not python:
-            venv.create(folder / "venv", with_pip=True)
-            python = folder / "venv" / "bin" / "python"
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *PEER], check=True)
+        python = environment.python(options.python, folder)
         crawl = folder / "crawl.warc.gz"
         with crawl.open("wb") as out:
             while out.tell() < options.megabytes * 1e6:

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::execute::{self, Summary};
 use crate::manifest::Manifest;
-use crate::stage::Settings;
+use crate::stage::{Cut, Settings};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -87,8 +87,13 @@ impl Limits {
         let threads = self.threads.unwrap_or_else(default_threads).max(1);
         // The trainer's pool; its size never changes a result.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-        let settings =
-            Settings { threads, memory_limit_bytes: self.memory_limit, engine: self.engine(manifest)?, scratch: None };
+        let settings = Settings {
+            threads,
+            memory_limit_bytes: self.memory_limit,
+            engine: self.engine(manifest)?,
+            scratch: None,
+            cut: Cut::default(),
+        };
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
             // The first signal asks, the second ends at once; both are safe at any instant.

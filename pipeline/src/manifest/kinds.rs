@@ -152,16 +152,16 @@ kinds! {
         "Measures quality rules and drops documents that miss a threshold.";
     Edit(filters::edit::EditConfig) = "edit" version 1, (1, 1), Table => Table, [], seeded false,
         "Changes texts (repairs, line rules, personal data) and keeps what was there before.";
-    Dedup(stage::dedup::DedupStage) = "dedup" version 1, (1, 1), Table => Table, [], seeded false,
+    Dedup(stage::dedup::DedupStage) = "dedup" version 2, (1, 1), Table => Table, [], seeded false,
         "Drops exact and near duplicates, verified against a kept document, or cuts repeated lines, paragraphs or stretches.";
     Decontaminate(stage::decontaminate::DecontaminateConfig) = "decontaminate" version 1, (1, 1), Table => Table,
         [required("against", Output::Table)], seeded false,
         "Drops documents that repeat a run of words of an evaluation set.";
     Mix(stage::mix::MixConfig) = "mix" version 1, (1, 64), Table => Table, [], seeded true,
         "Makes a training mixture of tables, by weights, temperature and per-domain caps.";
-    Stats(stage::stats::StatsConfig) = "stats" version 1, (1, 1), Table => Table, [], seeded false,
+    Stats(stage::stats::StatsConfig) = "stats" version 2, (1, 1), Table => Table, [], seeded false,
         "Counts documents, bytes and words per domain, suffix, language or any column.";
-    Sql(stage::sql::SqlConfig) = "sql" version 1, (1, 64), Table => Table, [], seeded false,
+    Sql(stage::sql::SqlConfig) = "sql" version 2, (1, 64), Table => Table, [], seeded false,
         "Makes any SELECT over earlier stages a stage.";
     Classifier(stage::classifier::ClassifierStage) = "classifier" version 1, (1, 1), Table => Classifier, [], seeded false,
         "Trains a fastText classifier on labelled text, or an n-gram model on text, and measures it on held-out rows.";
@@ -181,7 +181,7 @@ kinds! {
         "Samples completions of prompts.";
     Verdict(stage::verdict::VerdictConfig) = "verdict" version 1, (1, 1), Table => Table, [], seeded false,
         "Runs exact verifiers over rollouts.";
-    Pairs(stage::pairs::PairsConfig) = "pairs" version 1, (2, 2), Table => Table, [], seeded false,
+    Pairs(stage::pairs::PairsConfig) = "pairs" version 2, (2, 2), Table => Table, [], seeded false,
         "Derives preference pairs from rollouts and verdicts, with SQL.";
     Preference(stage::preference::PreferenceStage) = "preference" version 2, (1, 1), Table => Model,
         [required("model", Output::Model)], seeded true,

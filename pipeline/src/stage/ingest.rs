@@ -22,10 +22,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Compressed bytes of a file that make one fragment.
-const FRAGMENT_BYTES: u64 = 64 << 20;
-/// Decoded bytes of a compressed stream that make one fragment, where it is too large to be one.
-const PIECE_BYTES: u64 = 256 << 20;
+/// A compressed stream that is too large to be one fragment is cut where it has so many decoded bytes for one of a fragment's stored.
+const PIECE: u64 = 4;
 
 /// One pattern or several.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -190,11 +188,12 @@ fn local(context: &Context<'_>, config: &IngestConfig) -> Result<Vec<(String, Pa
 /// Cuts every file into ranges, in file order.
 fn ranges(context: &Context<'_>, files: Vec<(String, PathBuf)>) -> Result<Vec<Range>> {
     let length = |path: &Path| Ok::<u64, Error>(std::fs::metadata(path).map_err(Error::io("look at", path))?.len());
+    let fragment_bytes = context.settings.cut.fragment_bytes;
     let mut large = Vec::new();
     for (name, path) in &files {
         let lines = matches!(Format::of(name), Some(Format::Jsonl | Format::Csv | Format::Tsv));
         let cut = is_packed(name) || Format::of(name).is_some_and(|f| f.delimiter().is_some());
-        if lines && cut && length(path)? > FRAGMENT_BYTES {
+        if lines && cut && length(path)? > fragment_bytes {
             large.push((name, path));
         }
     }
@@ -210,12 +209,12 @@ fn ranges(context: &Context<'_>, files: Vec<(String, PathBuf)>) -> Result<Vec<Ra
         match format {
             Format::Warc => {
                 let length = length(path)?;
-                for start in (0..length.max(1)).step_by(FRAGMENT_BYTES as usize) {
-                    let last = start + FRAGMENT_BYTES >= length;
-                    push(path, Part::Warc { start, end: if last { u64::MAX } else { start + FRAGMENT_BYTES } });
+                for start in (0..length.max(1)).step_by(fragment_bytes as usize) {
+                    let last = start + fragment_bytes >= length;
+                    push(path, Part::Warc { start, end: if last { u64::MAX } else { start + fragment_bytes } });
                 }
             }
-            Format::Parquet => match parquet::ranges(path, FRAGMENT_BYTES)? {
+            Format::Parquet => match parquet::ranges(path, fragment_bytes)? {
                 Ok(groups) => groups.into_iter().for_each(|g| push(path, Part::Groups(g))),
                 Err(why) => push(path, Part::Unreadable(why)),
             },
@@ -245,9 +244,9 @@ fn ranges(context: &Context<'_>, files: Vec<(String, PathBuf)>) -> Result<Vec<Ra
                     }
                     None => {
                         let length = length(path)?;
-                        for start in (0..length.max(1)).step_by(FRAGMENT_BYTES as usize) {
-                            let last = start + FRAGMENT_BYTES >= length;
-                            let end = if last { u64::MAX } else { start + FRAGMENT_BYTES };
+                        for start in (0..length.max(1)).step_by(fragment_bytes as usize) {
+                            let last = start + fragment_bytes >= length;
+                            let end = if last { u64::MAX } else { start + fragment_bytes };
                             push(path, Part::Lines { lines: lines.clone(), start, end });
                         }
                     }
@@ -274,7 +273,14 @@ fn spool_file(context: &Context<'_>, name: &str, path: &Path, index: usize) -> R
     let mut reader = lines::decoded(name, mapped.bytes(), path)?;
     std::io::copy(&mut Read::take(&mut reader, first), &mut std::io::sink()).map_err(Error::io("decode", path))?;
     let side = |i: usize| OutputDir::side_name(SPOOL, &format!("{index:05}-{i:05}.zst"));
-    let (pieces, broken) = spool::spool(reader, lines.shape(), first, PIECE_BYTES, &context.out.path, side)?;
+    let (pieces, broken) = spool::spool(
+        reader,
+        lines.shape(),
+        first,
+        PIECE * context.settings.cut.fragment_bytes,
+        &context.out.path,
+        side,
+    )?;
     let mut record = FragmentRecord::default();
     for (i, piece) in pieces.into_iter().enumerate() {
         record.add(&format!("piece:{i:05}"), piece.start);

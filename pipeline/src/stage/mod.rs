@@ -57,6 +57,26 @@ pub struct Settings {
     pub engine: Engine,
     /// Folder to spill into; None: beside the output.
     pub scratch: Option<PathBuf>,
+    /// How the work is cut; every run of the program has the default.
+    pub cut: Cut,
+}
+
+/// Sizes into which work is cut. Tests vary them: no row of any table, nor the order of rows, depends on them, and the bytes of
+/// outputs only on `fragment_bytes`, which decides into how many files a table is divided.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    /// Rows per batch inside plans.
+    pub batch_rows: usize,
+    /// Partitions of the plans of `sql`, `stats` and `pairs` stages.
+    pub partitions: usize,
+    /// Stored bytes of an input file that make one fragment.
+    pub fragment_bytes: u64,
+}
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self { batch_rows: session::BATCH_ROWS, partitions: 1, fragment_bytes: 64 << 20 }
+    }
 }
 
 /// The one fragment an executor was asked for, and its record once it is made.
@@ -223,12 +243,17 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// A session with this stage's share of the memory cap.
+    /// A session with this stage's share of the memory cap, whose plans keep the order of rows.
     pub fn session(&self) -> Result<SessionContext> {
+        self.session_of(1)
+    }
+
+    /// A session with this stage's share of the memory cap, for plans in so many partitions.
+    pub fn session_of(&self, partitions: usize) -> Result<SessionContext> {
         let share = self.settings.memory_limit_bytes.map(|b| b / self.settings.threads.max(1) as u64);
         let spill = self.settings.scratch.clone().unwrap_or_else(|| self.out.path.join("side").join("spill"));
         crate::store::durable::create_dir_all(&spill)?;
-        session::session(share, Some(&spill))
+        session::session_of(share, Some(&spill), partitions, self.settings.cut.batch_rows)
     }
 
     /// Runs `work` for every index not yet committed, several at a time, and gives all records in order. `work` may use what earlier

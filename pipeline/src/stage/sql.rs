@@ -1,12 +1,15 @@
 //! `sql`: any SELECT over earlier stages, committed in an order that the query or the rows fix.
 
 pub mod check;
+mod ties;
 
 use super::{Context, Output};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
-use crate::session::{block_on, block_on_io, register};
+#[cfg(feature = "ballista")]
+use crate::session::block_on_io;
+use crate::session::{block_on, register};
 use crate::sink::TableSink;
 use crate::store::FragmentRecord;
 use datafusion::arrow::array::RecordBatch;
@@ -47,7 +50,7 @@ pub fn run(context: &Context<'_>, config: &SqlConfig) -> Result<Output> {
 /// Runs a query over the inputs as the stage's one fragment.
 pub fn select(context: &Context<'_>, query: &str, unbounded: bool) -> Result<Vec<FragmentRecord>> {
     context.fragments("", 1, |_| {
-        let session = context.session()?;
+        let session = context.session_of(context.settings.cut.partitions)?;
         match &context.settings.engine {
             Engine::Local => block_on(write(context, &session, query, unbounded)),
             #[cfg(feature = "ballista")]

@@ -5,7 +5,7 @@ use super::fragment::Share;
 use super::{config, runtime, state};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::stage::Settings;
+use crate::stage::{Cut, Settings};
 use ballista_core::config::TaskSchedulingPolicy;
 use ballista_core::registry::BallistaFunctionRegistry;
 use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_process};
@@ -52,6 +52,7 @@ pub fn executor(options: &ExecutorOptions) -> Result<()> {
         memory_limit_bytes: options.memory_limit_bytes.map(|b| b / options.threads.max(1) as u64),
         engine: Engine::Local,
         scratch: Some(options.work_dir.clone()),
+        cut: Cut::default(),
     });
     let functions = state(config()).map(|s| BallistaFunctionRegistry::from(&s))?;
     let settings = ExecutorProcessConfig {

@@ -85,6 +85,9 @@ impl Ids {
     }
 }
 
+/// What breaks ties of `survivor` before `id` does: how a document's files are split must not decide which of two stays.
+const CONTENT: [&str; 3] = ["url", "date", "source_id"];
+
 /// Plans the order of `survivor` over the table `input`.
 pub async fn survivors(
     session: &SessionContext,
@@ -93,7 +96,11 @@ pub async fn survivors(
     config: &DedupStage,
 ) -> Result<DataFrame> {
     let bytes = if input.column_with_name("text_bytes").is_some() { "" } else { ", octet_length(text) AS text_bytes" };
-    let query = format!("SELECT id FROM (SELECT *{bytes} FROM input) ORDER BY {}, id", config.dedup.survivor);
+    let hash = if input.column_with_name("text_hash").is_some() { "text_hash" } else { "text_hash(text)" };
+    let known = CONTENT.into_iter().filter(|c| input.column_with_name(c).is_some());
+    let ties: String = known.map(|c| format!(", {c}")).collect();
+    let order = format!("{}, {hash}{ties}, id", config.dedup.survivor);
+    let query = format!("SELECT id FROM (SELECT *{bytes} FROM input) ORDER BY {order}");
     let frame = crate::stage::sql::select_only(session, &query).await.map_err(|e| {
         let e = e.strip_backtrace();
         Error::Manifest(format!(

@@ -1,21 +1,32 @@
 //! What a `sql` stage may ask: only queries that give the same rows in the same order on any day and with any memory.
 //!
-//! In: a planned query. Out: the same query with ties in its sorts broken, or an error that names a way out. Refused are volatile
-//! functions, aggregates that depend on the order of rows but state none, LIMIT without ORDER BY, and what no memory limit bounds
-//! (windows, joins without an equality) unless the stage says `unbounded = true`.
+//! In: a planned query. Out: the same query with its ties broken (`ties.rs`), or an error that names a way out. Refused are volatile
+//! functions, aggregates that depend on the order of rows but state none, LIMIT without ORDER BY, DISTINCT ON, and what no memory
+//! limit bounds (windows, joins without an equality) unless the stage says `unbounded = true`. Sums of floats need no refusal:
+//! sessions have exact ones (`crate::exact`).
 
 use crate::error::{Error, Result};
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{LogicalPlan, Sort, Volatility};
-use datafusion::prelude::{DataFrame, Expr, col};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Distinct, LogicalPlan, Volatility};
+use datafusion::prelude::{DataFrame, Expr};
 
 /// Aggregates whose value depends on the order in which rows arrive, unless an ORDER BY inside them states one.
-const ORDERED_AGGREGATES: &[&str] = &["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
-/// Aggregates whose value depends on that order and that take no ORDER BY, with what to use in their place.
-const APPROXIMATE_AGGREGATES: &[(&str, &str)] = &[
-    ("approx_median", "median"),
-    ("approx_percentile_cont", "percentile_cont"),
-    ("approx_percentile_cont_with_weight", "percentile_cont"),
+pub(super) const ORDERED_AGGREGATES: &[&str] = &["array_agg", "first_value", "last_value", "nth_value", "string_agg"];
+/// Aggregates whose value depends on that order and that take no ORDER BY, with what to use in their place. Slopes are of rows in which
+/// neither column is null.
+const UNORDERED_AGGREGATES: &[(&str, &str)] = &[
+    ("any_value", "min(x), or first_value(x ORDER BY id)"),
+    ("approx_median", "median(x)"),
+    ("approx_percentile_cont", "percentile_cont(x, p)"),
+    ("approx_percentile_cont_with_weight", "percentile_cont(x, p)"),
+    ("regr_avgx", "avg(x)"),
+    ("regr_avgy", "avg(y)"),
+    ("regr_intercept", "avg(y) - covar_pop(y, x) / var_pop(x) * avg(x)"),
+    ("regr_r2", "power(corr(y, x), 2)"),
+    ("regr_slope", "covar_pop(y, x) / var_pop(x)"),
+    ("regr_sxx", "count(x) * var_pop(x)"),
+    ("regr_sxy", "count(x) * covar_pop(y, x)"),
+    ("regr_syy", "count(y) * var_pop(y)"),
 ];
 
 /// The query as it will run, or why it may not.
@@ -26,7 +37,7 @@ pub fn check(frame: DataFrame, unbounded: bool) -> Result<DataFrame> {
         bounded(&frame.clone().into_optimized_plan()?)?;
     }
     let (state, plan) = frame.into_parts();
-    Ok(DataFrame::new(state, break_ties(plan)?))
+    Ok(DataFrame::new(state, super::ties::break_ties(plan)?))
 }
 
 fn refuse(what: &str, hint: &str) -> Result<()> {
@@ -45,10 +56,15 @@ fn stable(plan: &LogicalPlan) -> Result<()> {
                 Ok(TreeNodeRecursion::Continue)
             })?;
         }
-        if let LogicalPlan::Limit(limit) = node
-            && !sorted_below(&limit.input)
-        {
-            found = refuse("LIMIT without ORDER BY", "say which rows you want with ORDER BY, e.g. ORDER BY id");
+        match node {
+            LogicalPlan::Limit(limit) if !sorted_below(&limit.input) => {
+                found = refuse("LIMIT without ORDER BY", "say which rows you want with ORDER BY, e.g. ORDER BY id");
+            }
+            LogicalPlan::Distinct(Distinct::On(_)) => {
+                let hint = "group by these columns and take the others with first_value(… ORDER BY id)";
+                found = refuse("DISTINCT ON, which keeps any of the rows that tie", hint);
+            }
+            _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
@@ -77,17 +93,21 @@ fn unstable(expression: &Expr) -> Option<(String, String)> {
             format!("`{}`, whose value changes from call to call", f.func.name()),
             "derive numbers from `id`, e.g. with text_hash(id)".into(),
         )),
-        Expr::AggregateFunction(f) => {
-            let name = f.func.name();
-            let what = format!("`{name}`, which depends on the order of rows");
-            if ORDERED_AGGREGATES.contains(&name) && f.params.order_by.is_empty() {
-                return Some((what, format!("state an order, e.g. {name}(… ORDER BY id)")));
-            }
-            let exact = APPROXIMATE_AGGREGATES.iter().find(|(known, _)| *known == name);
-            exact.map(|(_, exact)| (what, format!("use `{exact}`")))
-        }
+        Expr::AggregateFunction(f) => unstable_aggregate(f.func.name(), !f.params.order_by.is_empty()),
+        Expr::WindowFunction(f) => super::ties::is_of_rows(f.fun.name(), &f.params)
+            .err()
+            .or_else(|| unstable_aggregate(f.fun.name(), !f.params.order_by.is_empty())),
         _ => None,
     }
+}
+
+fn unstable_aggregate(name: &str, ordered: bool) -> Option<(String, String)> {
+    let what = format!("`{name}`, which depends on the order of rows");
+    if ORDERED_AGGREGATES.contains(&name) && !ordered {
+        return Some((what, format!("state an order, e.g. {name}(… ORDER BY id)")));
+    }
+    let other = UNORDERED_AGGREGATES.iter().find(|(known, _)| *known == name);
+    other.map(|(_, other)| (what, format!("use {other}")))
 }
 
 /// Refuses operators of an optimised plan whose memory no limit bounds.
@@ -118,22 +138,4 @@ pub fn sorted_below(plan: &LogicalPlan) -> bool {
         LogicalPlan::SubqueryAlias(a) => sorted_below(&a.input),
         _ => false,
     }
-}
-
-/// Every sort with the other columns of its rows as last keys: a spill may reorder rows that its own keys call equal.
-fn break_ties(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let changed = plan.transform_up_with_subqueries(|node| {
-        let LogicalPlan::Sort(Sort { mut expr, input, fetch }) = node else { return Ok(Transformed::no(node)) };
-        let columns = input.schema().columns();
-        let plain = columns.iter().zip(input.schema().fields()).filter(|(_, f)| !f.data_type().is_nested());
-        let mut keys: Vec<_> = plain.map(|(c, _)| c.clone()).collect();
-        keys.sort_by_key(|c| c.name != "id");
-        for key in keys {
-            if !expr.iter().any(|s| matches!(&s.expr, Expr::Column(c) if *c == key)) {
-                expr.push(col(key).sort(true, true));
-            }
-        }
-        Ok(Transformed::yes(LogicalPlan::Sort(Sort { expr, input, fetch })))
-    })?;
-    Ok(changed.data)
 }
