@@ -87,15 +87,72 @@ fn a_wrong_content_length_is_counted_and_the_next_record_is_read() {
     assert!(counts.contains("failed,ingest."), "{counts}");
 }
 
+/// A WARC record of the page `http://NAME.test/`.
+fn response(name: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let http = format!("HTTP/1.1 200 OK\r\n{headers}\r\n");
+    let warc = format!(
+        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://{name}.test/\r\nContent-Type: application/http\r\n\
+         Content-Length: {}\r\n\r\n",
+        http.len() + body.len()
+    );
+    [warc.as_bytes(), http.as_bytes(), body, b"\r\n\r\n"].concat()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn one_hostile_page_of_each_kind_stops_no_run_and_costs_no_other_page() {
+    let html = "Content-Type: text/html\r\n";
+    let prose =
+        "<p>The quick brown fox jumps over the lazy dog, and then it rests in the shade for a while.</p>".repeat(5);
+    let with = |front: String| format!("<html><body>{front}{prose}</body></html>").into_bytes();
+    let entities: String = (b'b'..=b'z')
+        .map(|c| format!("<!ENTITY {} \"{}\">", c as char, format!("&{};", (c - 1) as char).repeat(10)))
+        .collect();
+    let bomb = gzip(&vec![b'a'; 40 << 20]);
+    let pages: [(&str, String, Vec<u8>); 9] = [
+        ("first", html.to_owned(), with(String::new())),
+        ("nested", html.to_owned(), with("<div><span><ul><li>".repeat(50_000))),
+        ("tables", html.to_owned(), with(format!("<table><tr>{}<td>", "<td>x".repeat(50)).repeat(2_000))),
+        (
+            "entities",
+            html.to_owned(),
+            with(format!("<!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\">{entities}]>&z;&amp;amp;amp;")),
+        ),
+        ("nul", html.to_owned(), with("\0".repeat(1 << 19))),
+        ("attribute", html.to_owned(), with(format!("<div class=\"{}\">", "nav ".repeat(200_000)))),
+        ("bodybomb", format!("{html}Content-Encoding: gzip\r\n"), bomb),
+        ("memberbomb", html.to_owned(), vec![b'a'; 40 << 20]),
+        ("last", html.to_owned(), with(String::new())),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let members = pages.iter().map(|(name, headers, body)| gzip(&response(name, headers, body)));
+    std::fs::write(folder.path().join("hostile.warc.gz"), members.collect::<Vec<_>>().concat()).unwrap();
+    let counts = ingest(folder.path(), "hostile.warc.gz");
+    assert!(counts.contains("failed,ingest.decompression_bomb,1") && kept(&counts) == 8, "{counts}");
+    let sql = |query: &str| stdout(&["sql", arg(&folder.path().join("bad")), query, "--format", "csv"]);
+    let rows = sql("SELECT status, coalesce(rule, ''), count(*) FROM text_verdicts GROUP BY 1, 2 ORDER BY 1, 2");
+    let counted: usize =
+        rows.lines().skip(1).map(|row| row.rsplit(',').next().unwrap().parse::<usize>().unwrap()).sum();
+    assert_eq!(counted, 8, "{rows}");
+    let read = sql("SELECT url FROM text WHERE text LIKE '%lazy dog%' ORDER BY url");
+    for name in ["first", "nested", "entities", "nul", "attribute", "last"] {
+        assert!(read.contains(&format!("http://{name}.test/")), "{read}{rows}");
+    }
+    let longest = sql("SELECT max(length(text)) FROM text WHERE url NOT LIKE '%bomb%'");
+    assert!(longest.lines().nth(1).unwrap().parse::<usize>().unwrap() < 4 << 20, "{longest}");
+}
+
 #[test]
 fn undecodable_bytes_and_half_a_megabyte_of_nested_lists_become_rows() {
     let folder = tempfile::tempdir().unwrap();
     let mut file = std::fs::File::create(folder.path().join("pages.warc")).unwrap();
     let mut page = |name: &str, kind: &str, body: &[u8]| {
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n");
-        write!(file, "WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://{name}.test/\r\nContent-Type: application/http\r\nContent-Length: {}\r\n\r\n{head}", head.len() + body.len()).unwrap();
-        file.write_all(body).unwrap();
-        file.write_all(b"\r\n\r\n").unwrap();
+        file.write_all(&response(name, &format!("Content-Type: {kind}\r\n"), body)).unwrap();
     };
     let mut bytes = b"<html><body><p>Words before ".to_vec();
     bytes.extend([0xff, 0xfe, 0x80, 0x81, 0xc3, 0x28]);

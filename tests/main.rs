@@ -6,6 +6,7 @@ mod cli;
 #[cfg(feature = "ballista")]
 mod cluster;
 mod commands;
+mod corpora;
 mod curation;
 mod determinism;
 mod kills;

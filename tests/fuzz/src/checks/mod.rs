@@ -1,6 +1,7 @@
 //! One file for each target: `check(bytes)` panics where a promise of the code does not hold for these bytes.
 //!
-//! `source` two levels up is `pipeline::source`.
+//! Compiled twice: into the fuzz targets, and into the integration tests, which run it over the kept corpora. In both, `source` two
+//! levels up is `pipeline::source`.
 
 pub mod charset;
 pub mod chunks;
