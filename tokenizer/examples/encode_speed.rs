@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let began = cpu_secs();
     let file = std::fs::read(ranks)?;
     let splitter = Splitter::tiktoken(split).or_else(|_| Splitter::new(&split.parse()?, false))?;
-    let tokenizer = Tokenizer::from_ranks(&file, splitter, &[(END_OF_TEXT, 1 << 20)])?;
+    let after = file.iter().filter(|&&byte| byte == b'\n').count() as u32 + 1; // ranks have at most one gap
+    let tokenizer = Tokenizer::from_ranks(&file, splitter, &[(END_OF_TEXT, after)])?;
     let load_cpu = cpu_secs() - began;
     let mut ids: Vec<u32> = Vec::with_capacity(text.len() / 2);
     let mut pass_cpu = Vec::new();
