@@ -269,9 +269,6 @@ def encode(options, python, next_python):
         nothing = pathlib.Path(folder) / "nothing"
         nothing.write_text("")
         measured([example("encode_speed"), nothing, options.ranks, "cl100k", 1, file], 1)
-        plain = json.loads(file.read_bytes())  # fastokens takes no file that says `null` for what is not there
-        plain["model"] = {key: value for key, value in plain["model"].items() if value is not None}
-        file.write_text(json.dumps(plain, ensure_ascii=False), encoding="utf8")
 
         def peer(side, python):
             return lambda: measured([python, "-c", ENCODE, side, options.text, options.ranks, file, CL100K, options.passes], 1)

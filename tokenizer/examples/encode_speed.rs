@@ -31,7 +31,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let began = cpu_secs();
     let file = std::fs::read(ranks)?;
     let splitter = Splitter::tiktoken(split).or_else(|_| Splitter::new(&split.parse()?, false))?;
-    let tokenizer = Tokenizer::from_ranks(&file, splitter, &[(END_OF_TEXT, 1 << 20)])?;
+    let ranks = str::from_utf8(&file)?.lines().filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
+    let after = ranks.max().map_or(0, |last| last + 1);
+    let tokenizer = Tokenizer::from_ranks(&file, splitter, &[(END_OF_TEXT, after)])?;
     let load_cpu = cpu_secs() - began;
     let mut ids: Vec<u32> = Vec::with_capacity(text.len() / 2);
     let mut pass_cpu = Vec::new();

@@ -79,10 +79,16 @@ pub(crate) struct Added {
 impl Added {
     /// Tables for these tokens.
     pub(crate) fn new(tokens: Vec<AddedToken>, form: Option<Form>) -> Self {
+        let normalize = |text: &str| form.map_or_else(|| text.to_owned(), |form| form.apply(text).into_owned());
+        Self { form, ..Self::searching(tokens, normalize) }
+    }
+
+    /// Tables for these tokens with any normaliser.
+    pub(crate) fn searching(tokens: Vec<AddedToken>, normalize: impl Fn(&str) -> String) -> Self {
         let mut by_byte = [vec![Vec::new(); 256], vec![Vec::new(); 256]];
-        let text = |token: &AddedToken| match (form, token.normalized) {
-            (Some(form), true) => form.apply(&token.text).into_owned(),
-            _ => token.text.clone(),
+        let text = |token: &AddedToken| match token.normalized {
+            true => normalize(&token.text),
+            false => token.text.clone(),
         };
         let searched: Vec<String> = tokens.iter().map(text).collect();
         for ((token, searched), i) in tokens.iter().zip(&searched).zip(0_u32..) {
@@ -93,7 +99,7 @@ impl Added {
         for list in by_byte.iter_mut().flatten() {
             list.sort_by_key(|&i| Reverse(searched[i as usize].len()));
         }
-        Self { form, tokens, searched, by_byte }
+        Self { form: None, tokens, searched, by_byte }
     }
 
     /// The text as the merging sees it.
@@ -102,7 +108,7 @@ impl Added {
     }
 
     /// Added tokens in `text` and what stands between them, in order; `normalized` chooses which tokens.
-    fn find<'a>(&'a self, text: &str, normalized: bool) -> Vec<(Range<usize>, Option<&'a AddedToken>)> {
+    pub(crate) fn find<'a>(&'a self, text: &str, normalized: bool) -> Vec<(Range<usize>, Option<&'a AddedToken>)> {
         let lists = &self.by_byte[usize::from(normalized)];
         let (mut out, mut done, mut at) = (Vec::new(), 0, 0);
         while at < text.len() {

@@ -23,7 +23,7 @@ use crate::{
 
 /// An entry of `added_tokens`.
 #[derive(Clone, Serialize, Deserialize)]
-struct Entry {
+pub(crate) struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<u32>,
     content: String,
@@ -283,7 +283,7 @@ fn read_normalizer(normalizer: &Value) -> Result<Option<Form>, TokenizerError> {
     }
 }
 
-fn read_added(entry: Entry) -> Result<AddedToken, TokenizerError> {
+pub(crate) fn read_added(entry: Entry) -> Result<AddedToken, TokenizerError> {
     let Entry { id, content: text, single_word, lstrip, rstrip, normalized, special } = entry;
     let id = id.ok_or_else(|| inconsistent(format!("added token `{text}` has no id")))?;
     if text.is_empty() {

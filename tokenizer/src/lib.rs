@@ -11,6 +11,8 @@ mod cache;
 pub mod chat;
 mod encode;
 mod error;
+#[cfg(feature = "foreign")]
+pub mod foreign;
 #[cfg(test)]
 mod golden;
 mod joints;

@@ -27,6 +27,9 @@ impl Tokenizer {
             if at >= crate::MAX_VOCAB || text.is_empty() || tokens.get(at).is_some_and(|token| !token.is_empty()) {
                 return Err(inconsistent(format!("special token `{text}` cannot have the id {id}")));
             }
+            if tokens.iter().any(|token| token == text.as_bytes()) {
+                return Err(inconsistent(format!("special token `{text}` is an ordinary token too")));
+            }
             if tokens.len() <= at {
                 tokens.resize(at + 1, Vec::new());
             }
@@ -315,6 +318,7 @@ mod tests {
         assert!(fault(b"", &[]).contains("0x00"));
         assert!(fault(&good, &[]).contains(END_OF_TEXT));
         assert!(fault(&good, &[(END_OF_TEXT, 7)]).contains("cannot have the id 7"));
+        assert!(fault(&good, &[(END_OF_TEXT, 5000), ("a", 5001)]).contains("an ordinary token too"));
     }
 
     #[test]

@@ -142,7 +142,7 @@ macro_rules! kinds {
 kinds! {
     Ingest(stage::ingest::IngestConfig) = "ingest" version 2, (0, 0), Table => Table, [], seeded false,
         "Reads WARC, ARC, JSONL, CSV and Parquet files into a table of documents.";
-    Extract(filters::extract::ExtractConfig) = "extract" version 2, (1, 1), Table => Table, [], seeded false,
+    Extract(filters::extract::ExtractConfig) = "extract" version 3, (1, 1), Table => Table, [], seeded false,
         "Turns HTML into main text, title, author, date and links.";
     Language(stage::language::LanguageConfig) = "language" version 2, (1, 1), Table => Table,
         [optional("classifier", Output::Classifier)], seeded false,
