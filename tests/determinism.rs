@@ -264,3 +264,23 @@ fn spills(plan: &Arc<dyn datafusion::physical_plan::ExecutionPlan>) -> usize {
     let own = plan.metrics().and_then(|m| m.spill_count()).unwrap_or_default();
     own + plan.children().into_iter().map(spills).sum::<usize>()
 }
+
+#[test]
+fn a_join_that_exceeds_its_memory_limit_spills_and_gives_the_same_rows() {
+    let folder = folder();
+    let rows: String = (0..40_000)
+        .map(|i| {
+            let text = format!("{:060}", i * 7919 % 40_000);
+            serde_json::json!({ "id": i.to_string(), "text": text, "url": format!("https://example.org/{i}") })
+                .to_string()
+                + "\n"
+        })
+        .collect();
+    std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    let manifest = folder.path().join("join.toml");
+    let text = "name = \"join\"\n[stage]\nrows = { kind = \"ingest\", source = \"rows.jsonl\" }\n\
+         both = { kind = \"sql\", input = \"rows\", query = \"SELECT a.id, b.url, a.text, b.text AS other FROM rows a JOIN rows b ON a.source_id = b.source_id\" }\n";
+    std::fs::write(&manifest, text).unwrap();
+    let free = digests(&run(&manifest, folder.path(), 1, None, Cut::default()));
+    assert_eq!(free, digests(&run(&manifest, folder.path(), 1, Some(12), Cut::default())));
+}

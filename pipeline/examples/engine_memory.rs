@@ -32,15 +32,11 @@ const OPERATORS: &[(&str, &str, &str)] = &[
     ("array_agg by integer", "", "SELECT g, array_agg(text ORDER BY id) FROM t GROUP BY g"),
     ("distinct", "", "SELECT DISTINCT text FROM t"),
     (
-        "sort-merge join",
-        "SET datafusion.optimizer.prefer_hash_join = false",
+        "join of two partitions",
+        "SET datafusion.execution.target_partitions = 2; SET datafusion.execution.sort_spill_reservation_bytes = 8388608",
         "SELECT a.text, b.text FROM t a JOIN t b ON a.k = b.k",
     ),
-    (
-        "hash join",
-        "SET datafusion.optimizer.prefer_hash_join = true",
-        "SELECT a.text, b.text FROM t a JOIN t b ON a.k = b.k",
-    ),
+    ("join", "", "SELECT a.text, b.text FROM t a JOIN t b ON a.k = b.k"),
     ("window by integer", "", "SELECT id, row_number() OVER (PARTITION BY g ORDER BY k) FROM t"),
     ("window over all rows", "", "SELECT id, text, count(*) OVER () FROM t"),
     ("unnest", "", "SELECT id, text, unnest(numbers) FROM t"),
@@ -110,7 +106,7 @@ fn one(folder: &Path, operator: usize, mb: u64) -> Result<(), Box<dyn Error>> {
     let file: PathBuf = folder.join("t.parquet");
     let (outcome, spilled) = block_on(async {
         register(&session, "t", &[file]).await?;
-        if !setting.is_empty() {
+        for setting in setting.split(';').filter(|s| !s.is_empty()) {
             session.sql(setting).await?;
         }
         let plan = session.sql(query).await?.create_physical_plan().await?;

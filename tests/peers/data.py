@@ -1,6 +1,6 @@
 """The data half against its peers, one table: every comparison of this folder on the same real pages, in one throw-away environment.
 
-    python3 tests/peers/data.py FOLDER [--rounds 3] [--pages 300] [--details FILE] [--only NAME]... [--python PYTHON]
+    python3 tests/peers/data.py FOLDER [--rounds 3] [--pages 300] [--details FILE] [--only NAME]... [--built] [--python PYTHON]
 
 FOLDER has `crawl/*.warc.gz` (crawls of HTML pages, one gzip member a record) and `extraction/` with the three archives that extraction.py
 names. Builds the programs with `cargo build --release`, makes the peers' environment (requirements.txt and datatrove 0.10.1 from PyPI; cargo and
@@ -160,12 +160,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pages", type=int, default=300)
     parser.add_argument("--details", type=pathlib.Path)
+    parser.add_argument("--built", action="store_true", help="take the programs in the target folder as they are")
     parser.add_argument("--only", action="append", choices=list(SUITE), default=[])
     environment.add_option(parser)
     options = parser.parse_args()
     if options.rounds < 3:
         parser.error("--rounds: a median needs at least 3")
-    for build in BUILDS:
+    for build in [] if options.built else BUILDS:
         subprocess.run(["cargo", "build", "--release", "--quiet", *build], check=True, cwd=ROOT)
     details = options.details.open("w", encoding="utf8") if options.details else None
     with tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,7 @@ use crate::store::FragmentRecord;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{DataFrame, SessionContext, ident};
@@ -78,7 +79,20 @@ async fn write(
             }
         }
     }
-    let (frame, schema) = planned(session, query, unbounded).await?;
+    let (mut frame, schema) = planned(session, query, unbounded).await?;
+    if context.settings.memory_limit_bytes.is_some() && joins(&frame.clone().into_optimized_plan()?)? {
+        // In a plan of one partition the engine has only a hash join, which does not spill; in one of two the sorts below and above a
+        // sort-merge join are six, which share what one has else.
+        let partitions = context.settings.cut.partitions.max(2);
+        {
+            let state = session.state_ref();
+            let mut state = state.write();
+            let execution = &mut state.config_mut().options_mut().execution;
+            execution.target_partitions = partitions;
+            execution.sort_spill_reservation_bytes /= 4;
+        }
+        frame = planned(session, query, unbounded).await?.0;
+    }
     let mut sink = TableSink::create(&context.out.path, "part-00000.parquet", schema.clone())?;
     let mut stream = frame.execute_stream().await?;
     while let Some(batch) = stream.next().await {
@@ -88,6 +102,16 @@ async fn write(
     let mut record = FragmentRecord { files: vec![entry], ..FragmentRecord::default() };
     record.add("kept", record.files[0].rows.unwrap_or_default());
     Ok(record)
+}
+
+/// Whether an optimised plan, in which subqueries are joins, has one.
+fn joins(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::Join(_));
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
 }
 
 /// The query as it will run, with the columns of its file.
