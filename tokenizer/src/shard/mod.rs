@@ -23,6 +23,7 @@ mod reader;
 pub mod receipt;
 mod search;
 mod set;
+mod widen;
 mod writer;
 
 pub use crc32c::crc32c;

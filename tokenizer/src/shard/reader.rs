@@ -4,6 +4,7 @@
 //! and counts are checked on opening; a block of tokens when it is first read by this process, the keys when first asked for.
 
 use super::keys::Keys;
+use super::widen::widen;
 use super::{BLOCK, Checks, Index, ShardEntry, ShardError, Storage, Width, Written, crc32c};
 use std::{
     ops::Range,
@@ -129,7 +130,7 @@ impl Shard {
     pub fn tokens_into(&self, range: Range<u64>, out: &mut Vec<u32>) -> Result<(), ShardError> {
         let bytes = self.bytes(range)?;
         match self.width() {
-            Width::U16 => out.extend(bytes.as_chunks::<2>().0.iter().map(|&id| u32::from(u16::from_le_bytes(id)))),
+            Width::U16 => widen(bytes.as_chunks::<2>().0, out),
             Width::U32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|&id| u32::from_le_bytes(id))),
         }
         Ok(())
