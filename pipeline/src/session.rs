@@ -39,8 +39,8 @@ pub fn session_of(
         .with_information_schema(true)
         .with_collect_statistics(false);
     if let Some(cap) = memory_limit_bytes {
-        // A two-key external sort fails below a quarter of the cap (facts measured for DataFusion 55).
-        config = config.with_sort_spill_reservation_bytes((cap as usize / 4).max(1 << 20));
+        // Held for the merge of each sort, of which a plan has one a partition.
+        config = config.with_sort_spill_reservation_bytes((cap as usize / 4 / partitions).max(1 << 20));
     }
     let options = config.options_mut();
     options.execution.parquet.schema_force_view_types = false;
