@@ -51,7 +51,7 @@ impl Status {
 fn extent(kind: &str, receipt: &Receipt) -> String {
     match info(kind).map(|k| k.makes) {
         Some(Output::Model) => receipt.counts.get("parameters").map_or(String::new(), |n| format!("{n} parameters")),
-        _ if receipt.files.iter().all(|f| f.rows.is_none()) => String::new(),
+        _ if receipt.files.iter().all(|f| f.rows.is_none() || f.path.starts_with("report-")) => String::new(),
         _ => format!("{} rows", receipt.rows),
     }
 }
