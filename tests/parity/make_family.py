@@ -65,13 +65,15 @@ def randomise(model, seed):
 
 
 def case(folder, name, facts, model, logits_of, rename, seed):
-    """Writes logits and gradients of two rows of 24 tokens."""
+    """Writes logits and gradients of two rows of 24 tokens; the loss has the family's z-loss."""
     rng = np.random.default_rng(seed)
     ids, targets = (torch.from_numpy(rng.integers(0, 43, (2, 24))) for _ in range(2))
     logits = logits_of(ids)
     spread = logits.std().item()
     assert spread >= 0.8, (name, spread)
-    torch.nn.functional.cross_entropy(logits.reshape(-1, 43), targets.reshape(-1)).backward()
+    z = facts.get("family", {}).get("z_loss", 0.0)
+    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 43), targets.reshape(-1))
+    (loss + z * logits.logsumexp(-1).square().mean()).backward()
     tensors = {"ids": ids.numpy().astype(np.uint32), "targets": targets.numpy().astype(np.uint32),
                "logits": logits.detach().numpy()}
     for prefix, values in (("weight.", {n: p.detach() for n, p in model.named_parameters()}),
@@ -128,6 +130,33 @@ def neox(folder, seed):
     case(folder, "neox", {"family": family}, model, lambda ids: model(input_ids=ids).logits, rename, seed)
 
 
+def bigcode(folder, seed):
+    """GPT-BigCode: one key and value head, ReLU, learned positions; with a z-loss."""
+    config = hf.GPTBigCodeConfig(vocab_size=43, n_positions=32, n_embd=16, n_layer=2, n_head=4, n_inner=20, resid_pdrop=0.0,
+                                 embd_pdrop=0.0, attn_pdrop=0.0, layer_norm_epsilon=1e-3, activation_function="relu",
+                                 multi_query=True, attn_implementation="eager")
+    model = randomise(hf.GPTBigCodeForCausalLM(config).float(), seed).eval()
+
+    def rename(values):
+        out = {"model.embed_tokens.weight": values["transformer.wte.weight"],
+               "model.embed_positions.weight": values["transformer.wpe.weight"],
+               "model.norm.weight": values["transformer.ln_f.weight"], "model.norm.bias": values["transformer.ln_f.bias"]}
+        names = {"ln_1": "input_layernorm", "attn.c_proj": "self_attn.o_proj", "ln_2": "post_attention_layernorm",
+                 "mlp.c_fc": "mlp.up_proj", "mlp.c_proj": "mlp.down_proj"}
+        for l in range(2):
+            for kind in ("weight", "bias"):
+                for a, b in names.items():
+                    out[f"model.layers.{l}.{b}.{kind}"] = values[f"transformer.h.{l}.{a}.{kind}"]
+                fused = values[f"transformer.h.{l}.attn.c_attn.{kind}"].split([16, 4, 4])
+                for part, value in zip("qkv", fused):
+                    out[f"model.layers.{l}.self_attn.{part}_proj.{kind}"] = value
+        return out
+
+    family = dict(vocab_size=43, n_layer=2, n_head=4, n_kv_head=1, n_embd=16, n_ffn=20, sequence_len=32, norm_eps=1e-3, tied=True,
+                  norm="layer", position="learned", attention_bias="all", mlp="relu", mlp_bias=True, z_loss=0.01)
+    case(folder, "bigcode", {"family": family}, model, lambda ids: model(input_ids=ids).logits, rename, seed)
+
+
 class PostNorm(torch.nn.Module):
     """torch's own encoder layers under a causal mask: norms after each sum, as in the first Transformer, sinusoids, ReLU^2."""
 
@@ -181,6 +210,7 @@ def main():
         preset(folder, name, config, seed)
     neox(folder, 100)
     post_norm(folder, 101)
+    bigcode(folder, 102)
 
 
 if __name__ == "__main__":
