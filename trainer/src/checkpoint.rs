@@ -71,8 +71,8 @@ fn is_plain(rule: &RuleConfig) -> bool {
 /// All files of a training state.
 pub fn encode(trainer: &Trainer) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = encode_model(&trainer.model)?;
-    let named = trainer.model.names().iter().zip(&trainer.state).flat_map(|(name, slot)| parts(name, slot));
-    let optimizer = safetensors_bytes(named)?;
+    assert!(trainer.owned.is_none(), "state is spread over ranks: `Team::whole` brings it together");
+    let optimizer = slot_bytes(trainer.model.names(), &trainer.state)?;
     let ema = trainer.ema.as_ref().map(|ema| weight_bytes(&ema.model)).transpose()?;
     let state = StateFile {
         format: FORMAT,
@@ -90,6 +90,19 @@ pub fn encode(trainer: &Trainer) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
+/// Tensors by name.
+pub(crate) type Tensors = BTreeMap<String, Tensor>;
+
+/// Optimizer state of some parameters as a safetensors file.
+pub(crate) fn slot_bytes(names: &[String], state: &[Slot]) -> Result<Vec<u8>> {
+    safetensors_bytes(names.iter().zip(state).flat_map(|(name, slot)| parts(name, slot)))
+}
+
+/// State of these parameters, shaped like `empty`, out of `tensors`.
+pub(crate) fn take_slots(tensors: &mut Tensors, names: &[String], empty: &[Slot]) -> Result<Vec<Slot>> {
+    names.iter().zip(empty).map(|(name, empty)| take_slot(tensors, name, empty)).collect()
+}
+
 /// The tensors of a slot by name, in a fixed order.
 fn parts<'t>(name: &str, slot: &'t Slot) -> Vec<(String, &'t Tensor)> {
     let blocks = |prefix: &str, blocks: &'t Blocks| {
@@ -104,7 +117,7 @@ fn parts<'t>(name: &str, slot: &'t Slot) -> Vec<(String, &'t Tensor)> {
 }
 
 /// The tensors of a slot like `empty`, out of `tensors`.
-fn take_slot(tensors: &mut BTreeMap<String, Tensor>, name: &str, empty: &Slot) -> Result<Slot> {
+fn take_slot(tensors: &mut Tensors, name: &str, empty: &Slot) -> Result<Slot> {
     let mut found = Vec::new();
     for (part, like) in parts(name, empty) {
         found.push(take(tensors, part, like)?);
@@ -143,10 +156,9 @@ pub fn decode(dir: &Path) -> Result<Trainer> {
     if state.model_blake3 != model_blake3 {
         return Err(fault(dir, "state.json belongs to other weights than model.json"));
     }
-    let mut tensors = safetensors_tensors(&dir.join(OPTIMIZER), &bytes)?;
+    let mut tensors = tensors_of(&dir.join(OPTIMIZER), &bytes)?;
     let mut trainer = Trainer::with_rule(model, &state.optim, &state.rule)?;
-    let slots = trainer.model.names().iter().zip(&trainer.state);
-    trainer.state = slots.map(|(name, empty)| take_slot(&mut tensors, name, empty)).collect::<Result<_>>()?;
+    trainer.state = take_slots(&mut tensors, trainer.model.names(), &trainer.state)?;
     if let Some(name) = tensors.into_keys().next() {
         return Err(Error::UnknownTensor { name });
     }
@@ -155,7 +167,7 @@ pub fn decode(dir: &Path) -> Result<Trainer> {
         let path = dir.join(EMA);
         let bytes = read(&path)?;
         check_hash(&path, &bytes, &ema_blake3)?;
-        let mean = Model::from_tensors(trainer.model.config().clone(), safetensors_tensors(&path, &bytes)?)?;
+        let mean = Model::from_tensors(trainer.model.config().clone(), tensors_of(&path, &bytes)?)?;
         trainer.ema = Some(Ema::new(&mean, decay)?);
     }
     Ok(trainer)
@@ -192,11 +204,11 @@ fn read_model(dir: &Path) -> Result<(Model, String)> {
     let path = dir.join(MODEL);
     let bytes = read(&path)?;
     check_hash(&path, &bytes, &file.model_blake3)?;
-    let model = Model::from_tensors(file.config, safetensors_tensors(&path, &bytes)?)?;
+    let model = Model::from_tensors(file.config, tensors_of(&path, &bytes)?)?;
     Ok((model, file.model_blake3))
 }
 
-fn take(tensors: &mut BTreeMap<String, Tensor>, name: String, like: &Tensor) -> Result<Tensor> {
+fn take(tensors: &mut Tensors, name: String, like: &Tensor) -> Result<Tensor> {
     let tensor = tensors.remove(&name).ok_or_else(|| Error::MissingTensor { name: name.clone() })?;
     if tensor.dims() != like.dims() {
         return Err(Error::Shape { name, expected: like.dims().to_vec(), got: tensor.dims().to_vec() });
@@ -208,7 +220,8 @@ fn take(tensors: &mut BTreeMap<String, Tensor>, name: String, like: &Tensor) -> 
     Ok(tensor)
 }
 
-fn safetensors_tensors(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
+/// The tensors of a safetensors file; `path` is for messages.
+pub(crate) fn tensors_of(path: &Path, bytes: &[u8]) -> Result<Tensors> {
     let parsed = SafeTensors::deserialize(bytes).map_err(|e| fault(path, &e.to_string()))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in parsed.iter() {

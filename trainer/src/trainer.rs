@@ -3,14 +3,17 @@
 //! In: the micro-batches of one step, a learning rate and a loss over all token statistics of the step. Out: the next
 //! model and state, and a [`StepReport`]. Each micro-batch's gradient is computed on its own and summed by a binary
 //! tree over the micro-batch index. Where batches come from and where checkpoints go is the caller's business.
-//! [`Trainer::step`] is [`Trainer::prepare`] and [`Trainer::apply`]; between them a caller may look and walk away.
+//! [`Trainer::step`] is [`Trainer::prepare`] and [`Trainer::apply`]; between them a caller may look and walk away. With a
+//! [`Team`] every rank gives all micro-batches of the step and works on its own run of them: same bits, same loss.
 
-use crate::ops::tree_sum::{TreeSum, sum_of_squares};
+use crate::ops::tree_sum::{self, TreeSum, sum_of_squares, tree_of_squares};
 use crate::optim::{self, Ema, NoiseSample, NoiseScale, OptimConfig, Rates, RuleConfig, Slot};
+use crate::parallel::Team;
 use crate::tape::{self, Ctx};
 use crate::{Batch, Error, Model, Result, TokenGrad, TokenStats};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A model with its optimizer state: everything that a checkpoint holds.
 #[derive(Clone, Debug)]
@@ -31,10 +34,13 @@ pub struct Trainer {
     pub noise: Option<NoiseScale>,
     /// Running mean of the weights; None keeps none.
     pub ema: Option<Ema>,
+    /// Parameters whose state is here if state is spread over ranks (ZeRO-1); None: all.
+    pub owned: Option<Range<usize>>,
 }
 
 /// The summed gradient of one step, not yet applied.
 pub struct Prepared {
+    /// Of the parameters whose state is here.
     gradients: Vec<Vec<f32>>,
     noise: Option<NoiseSample>,
     /// Global L2 norm of the gradient before clipping; may be infinite or NaN.
@@ -66,7 +72,7 @@ impl Trainer {
         rule.check()?;
         let state = optim::zeros(rule, &model)?;
         let (optim, rule) = (optim.clone(), rule.clone());
-        Ok(Self { model, optim, rule, state, step: 0, recompute: false, noise: None, ema: None })
+        Ok(Self { model, optim, rule, state, step: 0, recompute: false, noise: None, ema: None, owned: None })
     }
 
     /// One optimizer step over micro-batches. `loss` sees the statistics of all of them once. On an error, also on a
@@ -81,16 +87,61 @@ impl Trainer {
         self.apply(prepared, Rates::of(lr))
     }
 
+    /// The same on every rank of a team, with all micro-batches of the step on each: equal bits on all, and equal to one rank's.
+    pub fn step_in(
+        &mut self,
+        team: &Team,
+        micro: &[Batch],
+        lr: f64,
+        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
+    ) -> Result<StepReport> {
+        let prepared = self.prepare_in(team, micro, loss)?;
+        self.apply_in(team, prepared, Rates::of(lr))
+    }
+
     /// The gradient of a step, without taking the step.
     pub fn prepare(
         &self,
         micro: &[Batch],
         loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
     ) -> Result<Prepared> {
+        assert!(self.owned.is_none(), "state is spread over ranks: use the calls that take a team");
+        self.prepare_with(None, micro, loss)
+    }
+
+    /// [`Trainer::prepare`] on every rank of a team.
+    pub fn prepare_in(
+        &self,
+        team: &Team,
+        micro: &[Batch],
+        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
+    ) -> Result<Prepared> {
+        team.or_abort(self.prepare_with(Some(team), micro, loss))
+    }
+
+    fn prepare_with(
+        &self,
+        team: Option<&Team>,
+        micro: &[Batch],
+        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
+    ) -> Result<Prepared> {
         let mut squares = Vec::new();
         let measure = |leaf: &[Vec<f32>]| self.noise.is_some().then(|| squares.push(sum_of_squares(leaf)));
-        let gradients = self.summed(micro, loss, measure)?;
-        let square = sum_of_squares(&gradients);
+        let mut gradients = self.summed(team, micro, loss, measure)?;
+        let square = match (team, &self.owned) {
+            (Some(team), Some(owned)) => {
+                gradients = team.own_sum(gradients, &self.model, owned)?;
+                tree_of_squares(team.joined(tree_sum::squares(&gradients))?)
+            }
+            (Some(team), None) => {
+                gradients = team.sum(gradients)?;
+                sum_of_squares(&gradients)
+            }
+            (None, _) => sum_of_squares(&gradients),
+        };
+        if let (Some(team), true) = (team, self.noise.is_some()) {
+            squares = team.joined(squares)?;
+        }
         let counts: Vec<usize> = micro.iter().map(counted).collect();
         let parts: Vec<(f64, usize)> = squares.into_iter().zip(counts.iter().copied()).collect();
         let noise = NoiseSample::of(&parts, square);
@@ -99,12 +150,37 @@ impl Trainer {
 
     /// Takes a step. On an error, also on a gradient that is not finite, nothing has changed.
     pub fn apply(&mut self, prepared: Prepared, rates: Rates) -> Result<StepReport> {
+        assert!(self.owned.is_none(), "state is spread over ranks: use the calls that take a team");
+        self.apply_with(None, prepared, rates)
+    }
+
+    /// [`Trainer::apply`] on every rank of a team.
+    pub fn apply_in(&mut self, team: &Team, prepared: Prepared, rates: Rates) -> Result<StepReport> {
+        let applied = self.apply_with(Some(team), prepared, rates);
+        team.or_abort(applied)
+    }
+
+    fn apply_with(&mut self, team: Option<&Team>, prepared: Prepared, rates: Rates) -> Result<StepReport> {
         let Prepared { gradients, noise, grad_norm, tokens } = prepared;
         if !grad_norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm".into(), step: self.step });
         }
-        let (model, state) =
-            optim::apply(&self.optim, &self.rule, &self.model, &self.state, &gradients, grad_norm, rates, self.step)?;
+        let owned = self.owned.clone().unwrap_or(0..self.state.len());
+        let (mut weights, state) = optim::apply_to(
+            owned,
+            &self.optim,
+            &self.rule,
+            &self.model,
+            &self.state,
+            &gradients,
+            grad_norm,
+            rates,
+            self.step,
+        )?;
+        if let (Some(team), Some(_)) = (team, &self.owned) {
+            weights = team.all_weights(&weights, &self.model)?;
+        }
+        let model = self.model.with_tensors(weights)?;
         let ema = self.ema.as_ref().map(|ema| ema.add(&model)).transpose()?;
         if let (Some(scale), Some(sample)) = (&mut self.noise, noise) {
             scale.add(sample);
@@ -120,36 +196,45 @@ impl Trainer {
         micro: &[Batch],
         loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
     ) -> Result<BTreeMap<String, Tensor>> {
-        let gradients = self.summed(micro, loss, |_| ())?;
+        let gradients = self.summed(None, micro, loss, |_| ())?;
         let named = self.model.params().zip(gradients);
         named.map(|((name, w), g)| Ok((name.to_owned(), Tensor::from_vec(g, w.dims(), &Device::Cpu)?))).collect()
     }
 
-    /// The sum over micro-batches; `look` sees the gradient of each.
+    /// The sum over this rank's micro-batches; `look` sees the gradient of each.
     fn summed<R>(
         &self,
+        team: Option<&Team>,
         micro: &[Batch],
         loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
         mut look: impl FnMut(&[Vec<f32>]) -> R,
     ) -> Result<Vec<Vec<f32>>> {
+        let mine = team.map_or(0..micro.len(), |team| team.run(micro.len()));
         let (mut walks, mut stats) = (Vec::new(), Vec::new());
-        for batch in micro {
+        for batch in &micro[mine.clone()] {
             let ctx = Ctx { recompute: self.recompute, ..Ctx::new(&self.model, batch)? };
             let (s, saved) = tape::forward(&ctx)?;
             walks.push((ctx, saved));
             stats.push(s);
+        }
+        if let Some(team) = team {
+            stats = team.all_stats(&stats, micro)?;
         }
         let grads = loss(&stats)?;
         if grads.len() != micro.len() {
             return Err(Error::Loss(format!("gradients of {} micro-batches, expected {}", grads.len(), micro.len())));
         }
         let mut sum = TreeSum::default();
-        for ((ctx, saved), grad) in walks.into_iter().zip(grads) {
+        for ((ctx, saved), grad) in walks.into_iter().zip(grads.into_iter().skip(mine.start)) {
             let leaf = tape::backward(&ctx, saved, grad)?.0;
             look(&leaf);
             sum.push(leaf);
         }
-        sum.finish().ok_or_else(|| Error::Loss("a step without micro-batches".into()))
+        match sum.finish() {
+            Some(sum) => Ok(sum),
+            None if micro.is_empty() => Err(Error::Loss("a step without micro-batches".into())),
+            None => Ok(Team::nothing(&self.model)),
+        }
     }
 }
 

@@ -48,8 +48,16 @@ fn add(mut left: Vec<Vec<f32>>, right: &[Vec<f32>]) -> Vec<Vec<f32>> {
 
 /// Sum of squares in f64: chunks of 4096 in order, then a binary tree over the chunks of all buffers.
 pub fn sum_of_squares(buffers: &[Vec<f32>]) -> f64 {
-    let mut sums: Vec<f64> =
-        buffers.par_iter().flat_map_iter(|buffer| buffer.chunks(CHUNK).map(chunk_squares)).collect();
+    tree_of_squares(squares(buffers))
+}
+
+/// The sums of the chunks alone, in order: buffers may be spread over ranks, each whole on one.
+pub fn squares(buffers: &[Vec<f32>]) -> Vec<f64> {
+    buffers.par_iter().flat_map_iter(|buffer| buffer.chunks(CHUNK).map(chunk_squares)).collect()
+}
+
+/// The binary tree over the chunks of all buffers.
+pub fn tree_of_squares(mut sums: Vec<f64>) -> f64 {
     while sums.len() > 1 {
         sums = sums.chunks(2).map(|pair| pair.iter().sum()).collect();
     }

@@ -11,6 +11,7 @@ use crate::ops::view;
 use crate::{Error, Model, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Numbers per task; a multiple of the blocks of 8-bit state.
 const CHUNK: usize = 1 << 14;
@@ -272,24 +273,44 @@ pub fn apply(
     rates: Rates,
     step: u64,
 ) -> Result<(Model, Vec<Slot>)> {
+    let all = 0..state.len();
+    let (weights, state) = apply_to(all, optim, rule, model, state, gradients, grad_norm, rates, step)?;
+    Ok((model.with_tensors(weights)?, state))
+}
+
+/// The same for a range of parameters: their new weights, and the state of all with only theirs changed. `gradients` holds
+/// those of the range.
+#[allow(clippy::too_many_arguments)] // as above
+pub(crate) fn apply_to(
+    owned: Range<usize>,
+    optim: &OptimConfig,
+    rule: &RuleConfig,
+    model: &Model,
+    state: &[Slot],
+    gradients: &[Vec<f32>],
+    grad_norm: f64,
+    rates: Rates,
+    step: u64,
+) -> Result<(Vec<Tensor>, Vec<Slot>)> {
     let clip = if optim.clip_norm > 0.0 { (optim.clip_norm / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
     let step = Step { optim, rule, clip, rates, t: (step + 1) as f64 };
-    let hows: Vec<Treatment> = model.params().map(|(name, tensor)| Treatment::of(rule, name, tensor)).collect();
+    let (names, tensors) = (&model.names()[owned.clone()], &model.tensors()[owned.clone()]);
+    let hows: Vec<Treatment> = names.iter().zip(tensors).map(|(name, t)| Treatment::of(rule, name, t)).collect();
     let load = |i: usize| Work::load(&model.slice(i), &state[i]);
-    let mut works = (0..state.len()).into_par_iter().map(load).collect::<Result<Vec<_>>>()?;
-    let parts = works.iter_mut().zip(gradients).zip(&hows).zip(model.tensors());
+    let mut works = owned.clone().into_par_iter().map(load).collect::<Result<Vec<_>>>()?;
+    let parts = works.iter_mut().zip(gradients).zip(&hows).zip(tensors);
     let jobs: Vec<Job> = parts.flat_map(|(((work, g), how), tensor)| step.jobs(*how, tensor, g, work)).collect();
     jobs.into_par_iter().for_each(Job::run);
     for (i, work) in works.iter_mut().enumerate().filter(|(i, _)| hows[*i] == Treatment::Muon) {
-        step.muon(&model.tensors()[i], &gradients[i], work);
+        step.muon(&tensors[i], &gradients[i], work);
     }
-    let (mut weights, mut next) = (Vec::new(), Vec::new());
-    for ((work, tensor), slot) in works.into_iter().zip(model.tensors()).zip(state) {
-        let (w, slot) = work.store(tensor, slot)?;
+    let (mut weights, mut next) = (Vec::new(), state.to_vec());
+    for ((work, tensor), i) in works.into_iter().zip(tensors).zip(owned) {
+        let (w, slot) = work.store(tensor, &state[i])?;
         weights.push(w);
-        next.push(slot);
+        next[i] = slot;
     }
-    Ok((model.with_tensors(weights)?, next))
+    Ok((weights, next))
 }
 
 #[cfg(test)]

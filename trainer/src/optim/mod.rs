@@ -17,6 +17,7 @@ mod timeline;
 #[cfg(test)]
 mod trajectory_tests;
 
+pub(crate) use apply::apply_to;
 pub use apply::{Blocks, Rates, Slot, apply, zeros};
 pub use average::{Ema, average};
 pub use guard::{Guard, GuardConfig};

@@ -5,7 +5,7 @@
 //! [`Error::Peer`](crate::Error::Peer). Nothing shrinks in place: the run stops, and running again continues.
 //!
 //! `collective` is the interface, `group` its one implementation over any [`wire`]; `threads` and `tcp` are the wires.
-//! `mesh` is arithmetic on ranks; `launch` reads the environment of torchrun, Slurm and MPI.
+//! `team` is data parallelism on top; `mesh` is arithmetic on ranks; `launch` reads the environment of torchrun, Slurm and MPI.
 //!
 //! **Order of sums.** A sum over ranks is the binary tree over the rank index, the one of `ops::tree_sum`: if ranks own aligned
 //! power-of-two runs of micro-batches, 1, 2 and 4 ranks give the same bits.
@@ -18,6 +18,7 @@ pub mod launch;
 pub mod mesh;
 mod rendezvous;
 pub mod tcp;
+pub mod team;
 pub mod threads;
 mod wire;
 
@@ -25,8 +26,11 @@ mod wire;
 mod collective_tests;
 #[cfg(test)]
 mod tcp_tests;
+#[cfg(test)]
+mod team_tests;
 
 pub use buffer::Buffer;
 pub use collective::{Collective, Pending};
 pub use launch::Launch;
 pub use mesh::{Axis, Mesh};
+pub use team::Team;

@@ -21,6 +21,8 @@ struct Hello {
 
 /// Pause between two looks at a listener or two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long a newcomer may take to say who it is, so that a stranger who says nothing does not hold up the others.
+const HELLO: Duration = Duration::from_secs(10);
 
 /// Who meets, and until when.
 pub(super) struct Meeting<'a> {
@@ -107,7 +109,7 @@ impl Meeting<'_> {
     }
 
     fn table(&self, stream: &mut TcpStream) -> Result<Vec<Option<SocketAddr>>> {
-        self.limit(stream);
+        self.limit(stream, Duration::MAX);
         let frame = Frame::read(stream).map_err(|e| lost(0, &e))?;
         if frame.kind == Kind::Refusal {
             let why = String::from_utf8_lossy(&frame.payload).into_owned();
@@ -120,14 +122,14 @@ impl Meeting<'_> {
 
     /// What a newcomer says first; None if it is not a frame of ours.
     fn read<T: for<'d> Deserialize<'d>>(&self, stream: &mut TcpStream, kind: Kind) -> Option<T> {
-        self.limit(stream);
+        self.limit(stream, HELLO);
         let frame = Frame::read(stream).ok()?;
         stream.set_read_timeout(None).ok()?;
         (frame.kind == kind).then(|| serde_json::from_slice(&frame.payload).ok())?
     }
 
-    fn limit(&self, stream: &TcpStream) {
-        let left = self.until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    fn limit(&self, stream: &TcpStream, most: Duration) {
+        let left = self.until.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(1), most);
         let _ = stream.set_read_timeout(Some(left)); // without it a read lasts longer, and the peer's own deadline ends it
     }
 

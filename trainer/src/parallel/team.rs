@@ -14,6 +14,7 @@ use crate::trainer::Trainer;
 use crate::{Batch, Error, Model, Result, TokenStats};
 use candle_core::{Device, Tensor};
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 /// The ranks that train one model together, and how long they wait for each other.
@@ -116,7 +117,7 @@ impl Team<'_> {
         let mine = checkpoint::slot_bytes(&trainer.model.names()[owned.clone()], &trainer.state[owned.clone()])?;
         let mut tensors = Tensors::new();
         for part in self.group.all_gather(mine.into()).wait(self.deadline)? {
-            tensors.append(&mut checkpoint::tensors_of("state of a peer".as_ref(), &part.into_bytes()?)?);
+            tensors.append(&mut checkpoint::tensors_of(Path::new("state of a peer"), &part.into_bytes()?)?);
         }
         let empty = optim::zeros(&trainer.rule, &trainer.model)?;
         let state = checkpoint::take_slots(&mut tensors, trainer.model.names(), &empty)?;

@@ -34,8 +34,7 @@ fn micro(step: u64, n: u64) -> Vec<Batch> {
 fn mean_nll(micro: &[Batch], stats: &[TokenStats]) -> Result<Vec<TokenGrad>> {
     assert_eq!(micro.len(), stats.len(), "every rank sees the statistics of all");
     let n: f32 = micro.iter().flat_map(|b| &b.loss_mask).sum();
-    let grad =
-        |b: &Batch| TokenGrad { d_logprob: b.loss_mask.iter().map(|m| -m / n).collect(), d_entropy: None };
+    let grad = |b: &Batch| TokenGrad { d_logprob: b.loss_mask.iter().map(|m| -m / n).collect(), d_entropy: None };
     Ok(micro.iter().map(grad).collect())
 }
 
@@ -55,7 +54,7 @@ fn on_ranks<R: Send>(n: usize, work: impl Fn(&dyn Collective) -> R + Sync) -> Ve
 #[test]
 fn any_number_of_ranks_trains_to_the_bits_of_one_with_state_whole_or_spread() {
     for rule in rules() {
-        for n in [1, 4, 6] {
+        for n in [1, 6] {
             let mut alone = trainer(&rule);
             for step in 0..3 {
                 let micro = micro(step, n);
@@ -93,18 +92,8 @@ fn spread_state_is_held_once() {
             trainer.owned.unwrap()
         });
         let count = trainer(&RuleConfig::default()).state.len();
-        assert_eq!(held.concat_ranges(), (0..count).collect::<Vec<_>>());
+        assert!(held.iter().cloned().flatten().eq(0..count), "{held:?}");
         assert!(held.iter().all(|range| !range.is_empty()), "{held:?}");
-    }
-}
-
-trait Concat {
-    fn concat_ranges(&self) -> Vec<usize>;
-}
-
-impl Concat for Vec<std::ops::Range<usize>> {
-    fn concat_ranges(&self) -> Vec<usize> {
-        self.iter().cloned().flatten().collect()
     }
 }
 
