@@ -219,7 +219,7 @@ fn a_file_cut_into_other_ranges_gives_the_same_rows_in_the_same_order() {
             if a.name == "shards" {
                 // Where tokens lie follows the fragments, of which each has a shard of either split: the same documents.
                 let documents = |d| {
-                    let mut rows = table(d, prefix, &["shard", "start"]);
+                    let mut rows = table(d, prefix, &["shard", "document", "token_start"]);
                     rows.sort_unstable();
                     rows
                 };

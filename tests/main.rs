@@ -9,6 +9,7 @@ mod commands;
 mod corpora;
 mod curation;
 mod determinism;
+mod family;
 mod kills;
 mod mill;
 mod parity;

@@ -6,9 +6,11 @@
 //! [`Trainer::step`] is [`Trainer::prepare`] and [`Trainer::apply`]; between them a caller may look and walk away. With a
 //! [`Team`] every rank gives all micro-batches of the step and works on its own run of them: same bits, same loss.
 
+use crate::ops::dropout::Noise;
 use crate::ops::tree_sum::{self, TreeSum, sum_of_squares, tree_of_squares};
 use crate::optim::{self, Ema, NoiseSample, NoiseScale, OptimConfig, Rates, RuleConfig, Slot};
 use crate::parallel::Team;
+use crate::rng::Key;
 use crate::tape::{self, Ctx};
 use crate::{Batch, Error, Model, Result, TokenGrad, TokenStats};
 use candle_core::{Device, Tensor};
@@ -30,6 +32,8 @@ pub struct Trainer {
     pub step: u64,
     /// Run layers forward again in backward instead of keeping activations: less memory, same bits.
     pub recompute: bool,
+    /// What dropout draws its numbers from, beside the step and the row; without dropout it changes nothing.
+    pub dropout: Key,
     /// Running estimate of the gradient noise scale; None leaves it unmeasured.
     pub noise: Option<NoiseScale>,
     /// Running mean of the weights; None keeps none.
@@ -72,7 +76,18 @@ impl Trainer {
         rule.check()?;
         let state = optim::zeros(rule, &model)?;
         let (optim, rule) = (optim.clone(), rule.clone());
-        Ok(Self { model, optim, rule, state, step: 0, recompute: false, noise: None, ema: None, owned: None })
+        Ok(Self {
+            model,
+            optim,
+            rule,
+            state,
+            step: 0,
+            recompute: false,
+            dropout: Key::new(0),
+            noise: None,
+            ema: None,
+            owned: None,
+        })
     }
 
     /// One optimizer step over micro-batches. `loss` sees the statistics of all of them once. On an error, also on a
@@ -211,8 +226,11 @@ impl Trainer {
     ) -> Result<Vec<Vec<f32>>> {
         let mine = team.map_or(0..micro.len(), |team| team.run(micro.len()));
         let (mut walks, mut stats) = (Vec::new(), Vec::new());
+        let mut first_sample = micro[..mine.start].iter().map(|batch| batch.b as u64).sum();
         for batch in &micro[mine.clone()] {
-            let ctx = Ctx { recompute: self.recompute, ..Ctx::new(&self.model, batch)? };
+            let noise = Some(Noise { key: self.dropout.fold(self.step), first_sample });
+            let ctx = Ctx { recompute: self.recompute, noise, ..Ctx::new(&self.model, batch)? };
+            first_sample += batch.b as u64;
             let (s, saved) = tape::forward(&ctx)?;
             walks.push((ctx, saved));
             stats.push(s);
@@ -247,7 +265,6 @@ fn counted(batch: &Batch) -> usize {
 mod tests {
     use super::*;
     use crate::ModelConfig;
-    use crate::rng::Key;
 
     fn small() -> ModelConfig {
         ModelConfig { vocab_size: 40, n_layer: 1, n_embd: 32, n_ffn: 48, sequence_len: 24, ..ModelConfig::default() }

@@ -26,6 +26,7 @@ use tokenizer::Tokenizer;
 use tokenizer::chat::{self, Message};
 use trainer::optim::ScheduleConfig;
 use trainer::packing::{Masked, Packing};
+use trainer::rng::Key;
 use trainer::trainer::Trainer;
 use trainer::{Batch, Model, TokenGrad, TokenStats};
 
@@ -96,6 +97,7 @@ pub fn train(
         Some(state) => state,
         None => (start()?, History::default()),
     };
+    trainer.dropout = Key::new(context.stage.seed).fold_str("dropout");
     context.progress.event(Event::Started { stage: context.name(), kind: context.stage.kind, units: plan.steps });
     let mut events = EventFile::create(&context.out.path.join("events"), trainer.step)?;
     let (began, first) = (Instant::now(), trainer.step);

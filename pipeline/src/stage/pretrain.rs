@@ -10,9 +10,9 @@ use align::loss::sft::{SftConfig, sft};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use trainer::loader::Loader;
-use trainer::optim::{OptimConfig, ScheduleConfig};
+use trainer::optim::{OptimConfig, RuleConfig, ScheduleConfig};
 use trainer::trainer::Trainer;
-use trainer::{Model, ModelConfig};
+use trainer::{Family, Model, ModelConfig};
 
 /// Options of a `pretrain` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +38,9 @@ pub struct PretrainConfig {
     pub norm_eps: f64,
     /// Whether the output projection is the embedding matrix.
     pub tied: bool,
+    /// Norms, positions, attention and feed-forward.
+    #[serde(flatten, skip_serializing_if = "Family::is_plain")]
+    pub family: Family,
     /// Tokens to train on; rounded down to whole steps. Shorter data is repeated, in a new order each time.
     pub budget_tokens: u64,
     /// Tokens of one optimizer step.
@@ -49,9 +52,12 @@ pub struct PretrainConfig {
     /// Learning rates.
     #[serde(flatten)]
     pub schedule: ScheduleConfig,
-    /// AdamW.
+    /// What all optimizers share.
     #[serde(flatten)]
     pub optim: OptimConfig,
+    /// Which optimizer.
+    #[serde(flatten)]
+    pub rule: RuleConfig,
     /// Checkpoints.
     #[serde(flatten)]
     pub checkpoints: LoopConfig,
@@ -70,12 +76,14 @@ impl Default for PretrainConfig {
             rope_theta: 10_000.0,
             norm_eps: 1e-5,
             tied: true,
+            family: Family::default(),
             budget_tokens: 1_000_000,
             batch_tokens: 4096,
             micro_batch_tokens: 4096,
             recompute: false,
             schedule: ScheduleConfig::default(),
             optim: OptimConfig::default(),
+            rule: RuleConfig::default(),
             checkpoints: LoopConfig::default(),
         }
     }
@@ -97,7 +105,7 @@ impl PretrainConfig {
             rope_theta: self.rope_theta,
             norm_eps: self.norm_eps,
             tied: self.tied,
-            ..ModelConfig::default()
+            family: self.family.clone(),
         }
     }
 
@@ -109,9 +117,13 @@ impl PretrainConfig {
 impl Options for PretrainConfig {
     fn check(&self) -> Vec<OptionFault> {
         let mut faults = check_training(&self.schedule, &self.optim, &self.checkpoints);
+        let names = crate::manifest::kinds::option_names("pretrain");
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         if let Err(e) = self.model(256).check() {
-            const SIZES: [&str; 6] = ["n_layer", "n_embd", "n_head", "n_kv_head", "n_ffn", "sequence_len"];
-            faults.push(OptionFault::about(&SIZES, "depth", e.to_string()));
+            faults.push(OptionFault::about(&names, "depth", e.to_string()));
+        }
+        if let Err(e) = self.rule.check() {
+            faults.push(OptionFault::about(&names, "optimizer", e.to_string()));
         }
         let sequence = self.sequence_len as u64;
         if self.batch_tokens == 0 || !self.batch_tokens.is_multiple_of(sequence.max(1)) {
@@ -175,7 +187,7 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
     };
     let start = || -> Result<Trainer> {
         let model = Model::init(config.model(tokenizer.vocab_size()), context.stage.seed).map_err(model_error)?;
-        Trainer::new(model, &config.optim).map_err(model_error)
+        Trainer::with_rule(model, &config.optim, &config.rule).map_err(model_error)
     };
     model::train(context, &plan, start, |trainer, step, lr| {
         trainer.recompute = config.recompute;
