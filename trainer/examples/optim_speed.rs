@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 use trainer::optim::{OptimConfig, Rates, Rule, RuleConfig, Slot, apply, zeros};
-use trainer::parallel::{Buffer, Collective, threads};
+use trainer::parallel::{Buffer, threads};
 use trainer::rng::Key;
 use trainer::{Model, ModelConfig, Result};
 
