@@ -10,10 +10,13 @@ use std::sync::LazyLock;
 /// Numbers that share a scale.
 pub const BLOCK: usize = 256;
 
-/// 256 values in ascending order, and the limits between neighbours.
+/// 256 values in ascending order, the limits between neighbours, and where to begin looking.
 pub struct Table {
     values: [f32; 256],
-    limits: [f32; 255],
+    /// `limits[i]` lies between values `i` and `i + 1`; the last is infinite.
+    limits: [f32; 256],
+    /// By the upper 16 bits of a number: the code of the least number that has them. No such range holds two limits.
+    starts: Vec<u8>,
 }
 
 /// For running means of gradients: -1 to 1.
@@ -37,7 +40,12 @@ impl Table {
         }
         list.sort_by(f64::total_cmp);
         let values: [f32; 256] = std::array::from_fn(|i| list[i] as f32);
-        Self { values, limits: std::array::from_fn(|i| 0.5 * (values[i] + values[i + 1])) }
+        let limit = |i: usize| values.get(i + 1).map_or(f32::INFINITY, |next| 0.5 * (values[i] + next));
+        let limits: [f32; 256] = std::array::from_fn(limit);
+        // Of negative numbers the least has all lower bits set.
+        let least = |upper: u32| f32::from_bits(upper << 16 | if upper >> 15 == 1 { 0xffff } else { 0 });
+        let code = |upper: u32| limits.partition_point(|limit: &f32| *limit < least(upper)) as u8;
+        Self { values, limits, starts: (0..1 << 16).map(code).collect() }
     }
 
     /// The values in ascending order.
@@ -46,14 +54,10 @@ impl Table {
     }
 
     /// Code of the nearest value; the smaller one of two equally near.
+    #[inline(always)]
     fn nearest(&self, x: f32) -> u8 {
-        let mut at = 0;
-        for step in [128, 64, 32, 16, 8, 4, 2, 1] {
-            if self.limits[at + step - 1] < x {
-                at += step;
-            }
-        }
-        at as u8
+        let start = self.starts[(x.to_bits() >> 16) as usize];
+        start + u8::from(self.limits[usize::from(start)] < x)
     }
 
     /// Numbers of codes and scales; block `i` starts at `256 i`.
