@@ -3,7 +3,8 @@
 #   1. every single kill ordinal of the micro manifest (the gate tries every tenth);
 #   2. the quickstart at 1 and 2 threads: equal digests;
 #   3. the quickstart killed 20 times at random moments: equal digests;
-#   4. 2.7 GB of pages through extraction, filters and dedup at a memory limit of 256 MB (needs python3).
+#   4. 2.7 GB of pages through extraction, filters and dedup at a memory limit of 256 MB (needs python3);
+#   5. BPE training against a full recount on 10,000 small corpora, all tie rules, to exhaustion.
 # SEED chooses the moments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -55,3 +56,6 @@ compare
 
 echo "== 2.7 GB at a memory limit of 256 MB"
 python3 tests/memory.py $gm "$out/memory" 2700 "$seed"
+
+echo "== training against a full recount on 10,000 small corpora"
+cargo test --release -p tokenizer --lib -- --ignored ten_thousand

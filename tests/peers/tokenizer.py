@@ -192,7 +192,7 @@ def train(options, python):
         def once():
             with tempfile.TemporaryDirectory() as folder:
                 file = pathlib.Path(folder) / "tokenizer.json"
-                row = measured([example("train_speed"), text, vocab, split, ties, file], threads)
+                row = measured([example("training_speed"), text, vocab, split, ties, file], threads)
                 return dict(row, cpu=row["process_cpu"], **learned(file))
 
         return once
@@ -303,7 +303,7 @@ def memory(options):
     with tempfile.TemporaryDirectory(dir=options.text.parent) as folder:
         file = pathlib.Path(folder) / "tokenizer.json"
         for name, more in (("in memory", []), (f"within {limit} MB", [str(limit)])):
-            row = measured([example("train_speed"), options.text, options.vocab, "cl100k", "hf", file, *more], options.threads)
+            row = measured([example("training_speed"), options.text, options.vocab, "cl100k", "hf", file, *more], options.threads)
             rows.append([name, f"{row['process_cpu']:.2f}", f"{row['peak_bytes'] / 1e6:.0f}", learned(file)["merges"]])
     print(f"{size / 1e6:.1f} MB, vocabulary {options.vocab}")
     table(["training", "CPU s", "peak MB (in memory: above the text)", "merges"], rows)

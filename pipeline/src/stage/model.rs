@@ -345,7 +345,7 @@ pub fn shuffled(seed: u64, purpose: &str, step: u64, size: usize, n: usize) -> V
     (first..first + size as u64)
         .map(|i| {
             let (epoch, at) = (i / n as u64, i % n as u64);
-            let key = trainer::rng::Key::new(seed).fold_str(purpose).fold(epoch);
+            let key = Key::new(seed).fold_str(purpose).fold(epoch);
             trainer::loader::permute(key, at, n as u64) as usize
         })
         .collect()

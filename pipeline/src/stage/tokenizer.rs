@@ -393,7 +393,7 @@ fn measure_part(
             let text = texts.value(row);
             groups.truncate(1);
             for ((name, _, domain), values) in by.iter().zip(&values) {
-                let value = (!values.is_null(row)).then(|| values.value(row)).unwrap_or_default();
+                let value = if values.is_null(row) { "" } else { values.value(row) };
                 let value = if *domain { filters::url::domain(value).unwrap_or_default() } else { value };
                 groups.push(group(name, value));
             }

@@ -1,5 +1,5 @@
 //! Training as one process, for `tests/peers/tokenizer.py`:
-//! `train_speed TEXT [VOCAB] [SPLIT] [TIES] [TOKENIZER_JSON] [MEMORY_LIMIT_MB]`.
+//! `training_speed TEXT [VOCAB] [SPLIT] [TIES] [TOKENIZER_JSON] [MEMORY_LIMIT_MB]`.
 //!
 //! TEXT holds documents separated by the byte 0x1e. VOCAB counts the 256 bytes and the merges; the one special token comes on
 //! top. Threads are those of rayon (`RAYON_NUM_THREADS`). With a limit the text is streamed, counts spill into files beside
@@ -77,7 +77,7 @@ fn within(
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let path =
-        args.next().ok_or("usage: train_speed TEXT [VOCAB] [SPLIT] [TIES] [TOKENIZER_JSON] [MEMORY_LIMIT_MB]")?;
+        args.next().ok_or("usage: training_speed TEXT [VOCAB] [SPLIT] [TIES] [TOKENIZER_JSON] [MEMORY_LIMIT_MB]")?;
     let vocab: usize = args.next().map_or(Ok(32_768), |arg| arg.parse())?;
     let split = args.next().map_or(Ok(tokenizer::Split::Cl100k), |arg| arg.parse())?;
     let ties = serde_json::from_value(args.next().unwrap_or_else(|| "hf".to_owned()).into())?;
