@@ -203,7 +203,10 @@ impl Memory {
         for i in 0..n {
             let end = self.batch.ends[i];
             let short = end - from <= SHORT;
-            if short && let Some(slot) = self.cache.get(self.batch.keys[i], self.batch.places[i]) {
+            if short
+                && let Some(slot) = self.cache.get(self.batch.keys[i], self.batch.places[i])
+                && slot.count() != 0
+            {
                 let ids = slot.ids().map(T::from_id);
                 debug_assert!(len + 4 <= out.capacity());
                 // SAFETY: room for four ids was reserved for this piece and each one after it, here or after the last miss.
@@ -229,9 +232,12 @@ impl Memory {
         unsafe { out.set_len(len) };
     }
 
-    /// Finds the ids of a short piece that the cache does not hold.
+    /// Finds the ids of a short piece that is not in its own set, or has more than four ids.
     #[inline(never)]
     fn miss(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: [u64; 2], place: u32) {
+        if self.cache.find(key, place, &mut self.found) {
+            return;
+        }
         match tokenizer.vocab.get(piece, &tokenizer.parts.tokens) {
             // Not remembered, because a segment of a longer piece with the same bytes has other ids.
             Some(found) if found.by_name_only => self.found.push(found.id),
@@ -239,22 +245,15 @@ impl Memory {
                 self.found.push(found.id);
                 self.cache.put(key, place, &[found.id]);
             }
-            None => self.remembered_or_merged(tokenizer, piece, Some((key, place))),
+            None => self.merged(tokenizer, piece, key, place),
         }
     }
 
-    /// Appends the ids that merging gives for a piece or segment. If it is short, it has many, or the first table forgot it.
-    fn remembered_or_merged(&mut self, tokenizer: &Tokenizer, piece: &[u8], short: Option<([u64; 2], u32)>) {
-        let hash = key::hash_bytes(piece);
-        if let Some(ids) = self.cache.get_long(piece, hash) {
-            return self.found.extend_from_slice(ids);
-        }
+    /// Appends the ids that merging gives for a short piece or segment, and remembers them.
+    fn merged(&mut self, tokenizer: &Tokenizer, piece: &[u8], key: [u64; 2], place: u32) {
         let from = self.found.len();
         tokenizer.merging.merge(piece, &mut self.heap, &mut self.found);
-        match (&self.found[from..], short) {
-            (ids, Some((key, place))) if ids.len() <= 4 => self.cache.put(key, place, ids),
-            (ids, _) => self.cache.put_long(piece, hash, ids),
-        }
+        self.cache.put(key, place, &self.found[from..]);
     }
 
     /// Finds the ids of a long piece.
@@ -294,11 +293,17 @@ impl Memory {
     fn segment(&mut self, tokenizer: &Tokenizer, piece: &[u8], start: usize, end: usize) {
         let bytes = &piece[start..end];
         let Some(key) = key::short(piece, start, end) else {
-            return self.remembered_or_merged(tokenizer, bytes, None);
+            let hash = key::hash_bytes(bytes);
+            if let Some(ids) = self.cache.get_long(bytes, hash) {
+                return self.found.extend_from_slice(ids);
+            }
+            let from = self.found.len();
+            tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found);
+            return self.cache.put_long(bytes, hash, &self.found[from..]);
         };
         let place = cache::place(key);
-        if let Some(slot) = self.cache.get(key, place) {
-            return self.found.extend_from_slice(&slot.ids()[..slot.count()]);
+        if self.cache.find(key, place, &mut self.found) {
+            return;
         }
         match tokenizer.vocab.get(bytes, &tokenizer.parts.tokens) {
             Some(found) if !found.by_name_only => {
@@ -307,7 +312,7 @@ impl Memory {
             }
             // As a whole piece these bytes have another id.
             Some(_) => tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found),
-            None => self.remembered_or_merged(tokenizer, bytes, Some((key, place))),
+            None => self.merged(tokenizer, bytes, key, place),
         }
     }
 }
