@@ -94,6 +94,29 @@ fn a_tokenizer_of_others_is_read_measured_and_used() {
 }
 
 #[test]
+fn the_two_files_of_gpt2_are_read_as_one_tokenizer() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = "a = { kind = \"tokenizer\", input = \"lang\", vocab_size = 600, split = \"gpt2\" }";
+    let run = mill(folder.path(), one, &[]);
+    let theirs: serde_json::Value = serde_json::from_slice(&file(&run, "a")).unwrap();
+    let mut merges = String::from("#version: 0.2\n");
+    for merge in theirs["model"]["merges"].as_array().unwrap() {
+        let side = |i: usize| merge[i].as_str().unwrap();
+        merges += &format!("{} {}\n", side(0), side(1));
+    }
+    std::fs::write(folder.path().join("merges.txt"), merges).unwrap();
+    std::fs::write(folder.path().join("encoder.json"), theirs["model"]["vocab"].to_string()).unwrap();
+    let stages =
+        format!("{one}\nb = {{ kind = \"tokenizer\", input = \"lang\", file = \"merges.txt\", split = \"gpt2\" }}");
+    let run = mill(folder.path(), &stages, &[]);
+    assert_eq!(json(&run, "SELECT * FROM a_report"), json(&run, "SELECT * FROM b_report"));
+    std::fs::remove_file(folder.path().join("encoder.json")).unwrap();
+    let path = folder.path().join("test.toml");
+    let said = fails_with(&["run", arg(&path), "--root", arg(folder.path())], 2);
+    assert!(said.contains("encoder.json"), "{said}");
+}
+
+#[test]
 fn what_a_tokenizer_cannot_be_is_told_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     for (stage, wanted) in [

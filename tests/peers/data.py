@@ -88,7 +88,7 @@ class Data:
 
     def fasttext(self):
         """fastText's own source, for a build with its own flags; None if PyPI gives none."""
-        get = [self.python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "fasttext==0.9.3", "-d", self.folder]
+        get = [self.python, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "fasttext", "fasttext==0.9.3", "-d", self.folder]
         if subprocess.run(get, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
             return None
         with tarfile.open(next(self.folder.glob("fasttext-0.9.3.tar.gz"))) as archive:

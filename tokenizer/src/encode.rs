@@ -266,6 +266,9 @@ impl Memory {
         }
         if let Some(found) = tokenizer.vocab.get(piece, &tokenizer.parts.tokens) {
             self.found.push(found.id);
+            if found.by_name_only {
+                return; // as a segment of a longer piece these bytes have other ids
+            }
         } else if self.segments(tokenizer, piece) && piece.len() > 3 * SHORT {
             return; // a sentence: its segments are remembered
         }
@@ -299,7 +302,11 @@ impl Memory {
             }
             let from = self.found.len();
             tokenizer.merging.merge(bytes, &mut self.heap, &mut self.found);
-            return self.cache.put_long(bytes, hash, &self.found[from..]);
+            // As a whole piece a token by name only has its own id.
+            if tokenizer.vocab.get(bytes, &tokenizer.parts.tokens).is_none_or(|found| !found.by_name_only) {
+                self.cache.put_long(bytes, hash, &self.found[from..]);
+            }
+            return;
         };
         let place = cache::place(key);
         if self.cache.find(key, place, &mut self.found) {

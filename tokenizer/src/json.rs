@@ -135,7 +135,7 @@ impl Tokenizer {
     }
 
     /// Reads the two files of GPT-2: `encoder.json` (or `vocab.json`: token names to ids) and `vocab.bpe` (or `merges.txt`: a
-    /// line of version, then one merge a line). `specials` are texts of tokens in the vocabulary that never merge.
+    /// line of version, then one merge a line). `specials` are texts of tokens that never merge; those that the vocabulary lacks get the ids after it.
     pub fn from_vocab_and_merges(
         vocab: &[u8],
         merges: &str,
@@ -143,12 +143,15 @@ impl Tokenizer {
         specials: &[&str],
     ) -> Result<Self, TokenizerError> {
         let vocab: Value = serde_json::from_slice(vocab)?;
-        let special = |text: &&str| {
-            let id = vocab[*text].as_u64().and_then(|id| u32::try_from(id).ok());
-            id.map(|id| AddedToken { text: (*text).to_owned(), id, special: true, ..AddedToken::default() })
-                .ok_or_else(|| inconsistent(format!("special token `{text}` is not in the vocabulary")))
-        };
-        let added = specials.iter().map(special).collect::<Result<Vec<_>, _>>()?;
+        let mut new = vocab.as_object().map_or(0, serde_json::Map::len) as u32..;
+        let added: Vec<AddedToken> = specials
+            .iter()
+            .map(|text| {
+                let known = vocab[*text].as_u64().and_then(|id| u32::try_from(id).ok());
+                let id = known.or_else(|| new.next()).expect("fewer than 2^32 ids because each has a line in a file");
+                AddedToken { text: (*text).to_owned(), id, special: true, ..AddedToken::default() }
+            })
+            .collect();
         let (tokens, ids) = read_vocab(&vocab, &added)?;
         let lines = merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version"));
         let merges = read_merges(&lines.map(Value::from).collect(), &ids)?;

@@ -299,6 +299,27 @@ mod tests {
     }
 
     #[test]
+    fn a_long_token_that_no_merging_makes_is_found_as_a_whole_piece_only() {
+        let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+        tokens.extend(["э", "л", "е", "к", "т", "р", "о", "н", "ж"].map(|t| t.as_bytes().to_vec()));
+        // Its neighbours can be joined, so it is one segment of a longer piece, but the pairs never become the whole.
+        let pairs = ["эл", "ек", "тр", "он", " э", "ле", "кт", "ро", " электрон"];
+        tokens.extend(pairs.map(|t| t.as_bytes().to_vec()));
+        let mut file = Vec::new();
+        for (token, rank) in tokens.iter().zip(0..) {
+            base64(token, &mut file);
+            file.extend_from_slice(format!(" {rank}\n").as_bytes());
+        }
+        let splitter = Splitter::new(&Split::Gpt2, false).unwrap();
+        let tokenizer = Tokenizer::from_ranks(&file, splitter, &[(END_OF_TEXT, 400)]).unwrap();
+        for piece in [" электрон", " электронж", " электрон", "ж электронж"] {
+            let pieces = piece.strip_prefix("ж").map_or(vec![piece], |rest| vec!["ж", rest]);
+            let expected: Vec<u32> = pieces.iter().flat_map(|p| by_definition(&tokens, p.as_bytes())).collect();
+            assert_eq!(tokenizer.encode(piece), expected, "{piece}");
+        }
+    }
+
+    #[test]
     fn damaged_rank_files_are_refused_with_their_line() {
         let splitter = || Splitter::new(&Split::Gpt2, false).unwrap();
         let good = trained(crate::Ties::Hf).to_ranks().unwrap();

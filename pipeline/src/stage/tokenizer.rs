@@ -42,8 +42,8 @@ pub struct TokenizerStage {
     #[serde(flatten)]
     pub tokenizer: TokenizerConfig,
     /// A finished tokenizer in place of training, relative to the manifest: a Hugging Face `tokenizer.json` of the byte-level BPE kind,
-    /// or a rank file of tiktoken (`*.tiktoken`), which is cut by `split` and gets `special_tokens` after its ranks. Inputs are then
-    /// only measured.
+    /// a rank file of tiktoken (`*.tiktoken`), or GPT-2's merges (`vocab.bpe` or `merges.txt` with `encoder.json` or `vocab.json` in the
+    /// same folder). The last two are cut by `split` and get the `special_tokens` they lack at their end. Inputs are then only measured.
     pub file: Option<PathBuf>,
     /// How many times the text of an input counts, by input; 1 where none is given.
     pub weights: BTreeMap<String, u64>,
@@ -120,7 +120,21 @@ impl Options for TokenizerStage {
 
 /// The file of a finished tokenizer.
 pub fn files(config: &TokenizerStage, folder: &Path) -> Vec<(String, Asset)> {
-    config.file.iter().map(|f| (format!("file {}", f.display()), Asset::Local(folder.join(f)))).collect()
+    let Some(file) = &config.file else { return Vec::new() };
+    let vocabulary = is_merges(file).then(|| vocabulary_beside(&folder.join(file)));
+    let all = std::iter::once(folder.join(file)).chain(vocabulary);
+    all.map(|f| (format!("file {}", f.strip_prefix(folder).unwrap_or(&f).display()), Asset::Local(f))).collect()
+}
+
+/// Is this GPT-2's list of merges, which needs its vocabulary beside it?
+fn is_merges(file: &Path) -> bool {
+    file.extension().is_some_and(|e| e == "bpe" || e == "txt")
+}
+
+/// The vocabulary that belongs to a list of merges, under the older of its two names unless the newer is there.
+fn vocabulary_beside(merges: &Path) -> PathBuf {
+    let newer = merges.with_file_name("vocab.json");
+    if newer.exists() { newer } else { merges.with_file_name("encoder.json") }
 }
 
 /// Faults of options against the names of the inputs.
@@ -179,10 +193,18 @@ fn model_error(e: TokenizerError) -> Error {
 fn read(path: &Path, config: &TokenizerStage) -> Result<Tokenizer> {
     let failed = |e: TokenizerError| {
         Error::InputData(format!(
-            "cannot read the tokenizer {}: {e}\nhint: byte-level BPE is read from a Hugging Face tokenizer.json or a rank file named *.tiktoken",
+            "cannot read the tokenizer {}: {e}\nhint: byte-level BPE is read from a Hugging Face tokenizer.json, a rank file named *.tiktoken, or a vocab.bpe or merges.txt with its encoder.json or vocab.json",
             path.display()
         ))
     };
+    if is_merges(path) {
+        let vocabulary = vocabulary_beside(path);
+        let merges = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let vocabulary = std::fs::read(&vocabulary).map_err(Error::io("read", &vocabulary))?;
+        let specials: Vec<&str> = config.tokenizer.special_tokens.iter().map(String::as_str).collect();
+        let splitter = config.tokenizer.splitter().map_err(model_error)?;
+        return Tokenizer::from_vocab_and_merges(&vocabulary, &merges, splitter, &specials).map_err(failed);
+    }
     if path.extension().is_none_or(|e| e != "tiktoken") {
         return Tokenizer::load(path).map_err(failed);
     }
