@@ -21,3 +21,4 @@ mod shards;
 mod sources;
 mod support;
 mod tokens;
+mod training;

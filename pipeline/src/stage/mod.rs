@@ -25,6 +25,7 @@ pub mod stats;
 pub mod tasks;
 pub mod tokenize;
 pub mod tokenizer;
+pub mod training;
 pub mod verdict;
 
 use crate::dataset::Dataset;

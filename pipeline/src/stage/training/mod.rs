@@ -1,0 +1,237 @@
+//! The loop of all model stages: resumable, with checkpoints, metrics and a trace of every step.
+//!
+//! A checkpoint holds the whole state: weights, optimizer, step, and the metrics and trace of all steps so far. A kill
+//! repeats at most `checkpoint_every` steps and ends in the same bytes, because a step is a function of that state. A step
+//! whose loss or gradient is not finite, or whose loss jumps, is not taken: the state before it is saved, and the run ends.
+
+mod history;
+mod saving;
+
+pub use history::{History, Metrics, TraceRow};
+
+use super::model::model_error;
+use super::tokenizer::TOKENIZER;
+use super::{Context, Output, model};
+use crate::error::{Error, Result};
+use crate::manifest::kinds::OptionFault;
+use crate::progress::Event;
+use crate::sink::write_table;
+use crate::store::FragmentRecord;
+use crate::store::durable::{FileEntry, write_file};
+use crate::tensorboard::EventFile;
+use align::loss::step::Segment;
+use align::loss::{LossError, LossOutput, Tokens};
+use saving::folder_name;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::time::Instant;
+use trainer::optim::{Guard, GuardConfig, OptimConfig, Rates, ScheduleConfig};
+use trainer::rng::Key;
+use trainer::trainer::Trainer;
+use trainer::{Batch, TokenGrad, TokenStats};
+
+/// Options every model stage has. None changes a byte: a run may go on with other values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LoopConfig {
+    /// Steps between checkpoints; a kill repeats at most so many. Changes no byte: a run may go on with another value.
+    pub checkpoint_every: u64,
+    /// When a loss counts as a jump, before which the run stops.
+    #[serde(flatten)]
+    pub guard: GuardConfig,
+}
+
+impl Default for LoopConfig {
+    fn default() -> Self {
+        Self { checkpoint_every: 100, guard: GuardConfig::default() }
+    }
+}
+
+/// Faults of the options that all training stages share.
+pub fn check(schedule: &ScheduleConfig, optim: &OptimConfig, options: &LoopConfig) -> Vec<OptionFault> {
+    let mut faults = Vec::new();
+    if let Err(e) = schedule.check() {
+        faults.push(OptionFault::new("learning_rate", e.to_string()));
+    }
+    if let Err(e) = optim.check() {
+        faults.push(OptionFault::new("weight_decay", e.to_string()));
+    }
+    if let Err(e) = options.guard.check() {
+        faults.push(OptionFault::about(&["spike_sigmas", "spike_window"], "spike_sigmas", e.to_string()));
+    }
+    if options.checkpoint_every == 0 {
+        faults.push(OptionFault::new("checkpoint_every", "expected at least 1"));
+    }
+    faults
+}
+
+/// A training run as the loop sees it.
+pub struct Plan<'a> {
+    /// Optimizer steps in all.
+    pub steps: u64,
+    /// Learning rate and weight decay of a step, from 0.
+    pub rates: &'a dyn Fn(u64) -> Rates,
+    /// Checkpoints and guard.
+    pub options: &'a LoopConfig,
+    /// Folder that holds the tokenizer to hand on.
+    pub tokenizer: &'a Path,
+}
+
+/// One step under way.
+pub struct Turn<'a> {
+    /// The state; only [`Turn::take`] changes what a checkpoint holds.
+    pub trainer: &'a mut Trainer,
+    /// The step, from 0.
+    pub step: u64,
+    rates: Rates,
+    guard: &'a mut Guard,
+    refused: bool,
+}
+
+/// Gradients of a step without a loss. A log-prob or a loss that is not finite is the guard's business, all else is an error.
+fn without_loss(e: LossError, stats: &[TokenStats]) -> trainer::Result<Vec<TokenGrad>> {
+    match e {
+        LossError::NotFinite { .. } | LossError::Overflow { .. } => {
+            let zeros = |s: &TokenStats| TokenGrad { d_logprob: vec![0.0; s.logprob.len()], d_entropy: None };
+            Ok(stats.iter().map(zeros).collect())
+        }
+        other => Err(other.into()),
+    }
+}
+
+impl Turn<'_> {
+    /// Takes the step, with a loss over the sequences `segments` of the micro-batches. `look` sees the statistics of all tokens.
+    /// Returns what the loss says and what was measured. If the step must not be taken, nothing has changed, and the error
+    /// names the `documents` of the batch.
+    pub fn take(
+        &mut self,
+        batches: &[Batch],
+        segments: &[Segment],
+        loss: impl FnOnce(Vec<Tokens>) -> std::result::Result<LossOutput, LossError>,
+        look: impl FnOnce(&[TokenStats]),
+        documents: impl FnOnce() -> Vec<String>,
+    ) -> Result<(LossOutput, Metrics)> {
+        let mut output = LossOutput { loss: f64::NAN, grads: Vec::new(), metrics: Default::default() };
+        let prepared = self.trainer.prepare(batches, |stats| {
+            look(stats);
+            match model::apply(stats, batches, segments, loss) {
+                Ok((found, grads)) => {
+                    output = found;
+                    Ok(grads)
+                }
+                Err(e) => without_loss(e, stats),
+            }
+        });
+        let prepared = prepared.map_err(model_error)?;
+        let looked = self.guard.look(self.step + 1, output.loss, prepared.grad_norm, documents);
+        self.refused = looked.is_err();
+        looked.map_err(model_error)?;
+        let report = self.trainer.apply(prepared, self.rates).map_err(model_error)?;
+        let mut found = Metrics::from([
+            ("loss".into(), output.loss),
+            ("grad_norm".into(), report.grad_norm),
+            ("tokens".into(), report.tokens as f64),
+            ("learning_rate".into(), report.lr),
+        ]);
+        found.extend(self.trainer.noise.and_then(|noise| noise.tokens()).map(|n| ("noise_scale".to_string(), n)));
+        Ok((output, found))
+    }
+}
+
+/// Runs the loop: `start` gives the state at step 0, `step` makes one step.
+pub fn train(
+    context: &Context<'_>,
+    plan: &Plan<'_>,
+    start: impl FnOnce() -> Result<Trainer>,
+    mut step: impl FnMut(&mut Turn<'_>) -> Result<(Metrics, Vec<TraceRow>)>,
+) -> Result<Output> {
+    let (mut trainer, mut history) = match saving::last(&context.out) {
+        Some(step) => saving::load(&context.out, step)?,
+        None => (start()?, History::default()),
+    };
+    trainer.dropout = Key::new(context.stage.seed).fold_str("dropout");
+    let mut guard = Guard::new(&plan.options.guard, history.values("loss")).map_err(model_error)?;
+    context.progress.event(Event::Started { stage: context.name(), kind: context.stage.kind, units: plan.steps });
+    let mut events = EventFile::create(&context.out.path.join("events"), trainer.step)?;
+    let (began, first) = (Instant::now(), trainer.step);
+    let (mut tokens, mut saved) = (0.0, first);
+    while trainer.step < plan.steps {
+        let at = trainer.step;
+        let rates = (plan.rates)(at);
+        let mut turn = Turn { trainer: &mut trainer, step: at, rates, guard: &mut guard, refused: false };
+        let made = step(&mut turn);
+        if turn.refused && at > saved {
+            saving::save(&context.out, &trainer, &history)?;
+        }
+        let (metrics, trace) = made.map_err(|e| named_stage(context, e))?;
+        if let Some((name, value)) = metrics.iter().find(|(_, v)| !v.is_finite()) {
+            return Err(Error::Model(format!(
+                "step {} of stage `{}` has {name} = {value}; the last checkpoint before it is kept\nhint: lower learning_rate or raise warmup_share",
+                at + 1,
+                context.name()
+            )));
+        }
+        tokens += metrics.get("tokens").copied().unwrap_or(0.0);
+        let rate = tokens / began.elapsed().as_secs_f64().max(1e-9);
+        events.add(at + 1, &metrics, rate)?;
+        let shown =
+            ["reward", "loss"].iter().find_map(|n| metrics.get(*n).map(|v| format!("{n} {v:.4}"))).unwrap_or_default();
+        context.progress.event(Event::Advanced {
+            stage: context.name(),
+            done: at + 1,
+            units: plan.steps,
+            note: &format!("{shown}  {rate:.0} tokens/s"),
+        });
+        history.add(at + 1, metrics, trace);
+        let stop = context.check_stop();
+        let due = trainer.step % plan.options.checkpoint_every == 0 && trainer.step < plan.steps;
+        if due || (stop.is_err() && trainer.step < plan.steps) {
+            saving::save(&context.out, &trainer, &history)?;
+            saved = trainer.step;
+        }
+        stop?;
+    }
+    let rate = tokens / began.elapsed().as_secs_f64().max(1e-9);
+    let note = note(&history, &trainer, rate);
+    let files = finish(context, plan, &trainer, &history)?;
+    let mut record = FragmentRecord { files, ..FragmentRecord::default() };
+    record.add("steps", plan.steps);
+    record.add("parameters", trainer.model.n_params() as u64);
+    let metrics = serde_json::json!({ "tokens_per_sec": rate, "steps_in_this_process": plan.steps - first });
+    Ok(Output { fragments: vec![record], metrics, note })
+}
+
+/// An error of the model, with the stage it happened in.
+fn named_stage(context: &Context<'_>, e: Error) -> Error {
+    match e {
+        Error::Model(text) => Error::Model(format!("stage `{}`: {text}", context.name())),
+        other => other,
+    }
+}
+
+fn note(history: &History, trainer: &Trainer, rate: f64) -> String {
+    let ends = ["reward", "loss"].iter().find_map(|name| {
+        Some(format!("{name} {:.3} -> {:.3}", history.values(name).next()?, history.values(name).last()?))
+    });
+    format!(
+        "{} steps, {}, {} parameters, {rate:.0} tokens/s",
+        trainer.step,
+        ends.unwrap_or_default(),
+        trainer.model.n_params()
+    )
+}
+
+fn finish(context: &Context<'_>, plan: &Plan<'_>, trainer: &Trainer, history: &History) -> Result<Vec<FileEntry>> {
+    let mut files = Vec::new();
+    let name = folder_name(trainer.step);
+    for (file, bytes) in trainer::checkpoint::encode(trainer).map_err(model_error)? {
+        files.push(write_file(&context.out.path, &format!("{name}/{file}"), &bytes)?);
+    }
+    let json = plan.tokenizer.join(TOKENIZER);
+    let bytes = std::fs::read(&json).map_err(Error::io("read", &json))?;
+    files.push(write_file(&context.out.path, TOKENIZER, &bytes)?);
+    files.push(write_table(&context.out.path, "metrics-00000.parquet", &history.metrics_table()?)?);
+    files.push(write_table(&context.out.path, "trace-00000.parquet", &history.trace_table()?)?);
+    Ok(files)
+}
