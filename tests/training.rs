@@ -1,7 +1,7 @@
 //! What a manifest can say about the way a model is trained: schedules, what is watched and measured, means of weights.
 
 use crate::family::{digests_of, stages};
-use crate::support::{arg, fails_with, manifest, run, stdout, text};
+use crate::support::{arg, fails_with, manifest, root, run, stdout, text};
 use std::path::Path;
 
 /// Rows of a query as lines of CSV, without the header.
@@ -112,4 +112,77 @@ fn schedules_and_means_that_cannot_be_are_told_with_their_line() {
         let said = fails_with(&["check", arg(&path)], 2);
         assert!(said.contains(wanted) && said.contains("-->"), "{base}: {said}");
     }
+}
+
+/// A stage of the micro crawl that goes on from a folder.
+fn going_on(from: &Path, more: &str) -> String {
+    let text = with_budget(1024, &format!("from = \"{}\"{more}", from.display()));
+    text.replace("n_layer = 2, n_embd = 32, n_head = 2, n_kv_head = 1, ", "")
+}
+
+#[test]
+fn training_goes_on_from_a_hugging_face_folder() {
+    let first = tempfile::tempdir().unwrap();
+    let export = "model = { kind = \"export\", model = \"base\" }\n";
+    digests_of(first.path(), &format!("{}{export}", stages("qk_norm = \"head\"")), None);
+    let model = first.path().join("family/model");
+    // A rate so small that no weight moves: what comes out is what went in.
+    let still = ", learning_rate = 1e-30, weight_decay = 0.0, sequence_len = 32, dropout = 0.1";
+    let second = tempfile::tempdir().unwrap();
+    let text = going_on(&model, still).replace("sequence_len = 64, ", "");
+    let expected = digests_of(second.path(), &format!("{text}{export}"), None);
+    let same = second.path().join("family/model");
+    for file in ["model.safetensors", "config.json", "tokenizer.json"] {
+        assert_eq!(std::fs::read(same.join(file)).unwrap(), std::fs::read(model.join(file)).unwrap(), "{file}");
+    }
+    // And it is where the first one ended: better than its start.
+    let loss = |run: &Path, order: &str| -> f64 {
+        rows(&run.join("family"), &format!("SELECT loss FROM base_metrics ORDER BY step {order} LIMIT 1"))[0]
+            .parse()
+            .unwrap()
+    };
+    assert!(loss(second.path(), "ASC") < loss(first.path(), "ASC"));
+    let killed = tempfile::tempdir().unwrap();
+    assert_eq!(digests_of(killed.path(), &format!("{text}{export}"), Some("commit:22")), expected);
+}
+
+#[test]
+fn a_folder_that_does_not_fit_is_told_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = ["run", "PATH", "--root", arg(folder.path())];
+    let fails = |text: &str, command: &str, code: i32| {
+        let path = manifest(folder.path(), text);
+        let call: Vec<&str> = run.iter().map(|word| if *word == "PATH" { arg(&path) } else { word }).collect();
+        if command == "check" { fails_with(&["check", arg(&path)], code) } else { fails_with(&call, code) }
+    };
+    let model = folder.path().join("model");
+    let said = fails(&going_on(&model, ""), "check", 2);
+    assert!(said.contains("`from`: cannot read"), "{said}");
+
+    // Made by transformers (tests/parity/make_family.py), with 43 ids.
+    let golden = root().join("tests/parity/goldens/family");
+    let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(golden.join("llama3.json")).unwrap()).unwrap();
+    let bytes = std::fs::read(golden.join("llama3.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let weights = tensors.iter().filter_map(|(name, view)| Some((name.strip_prefix("weight.")?.to_string(), view)));
+    std::fs::create_dir(&model).unwrap();
+    std::fs::write(model.join("config.json"), facts["config"].to_string()).unwrap();
+    std::fs::write(model.join("model.safetensors"), safetensors::serialize(weights, None).unwrap()).unwrap();
+    let short = |more: &str| going_on(&model, more).replace("sequence_len = 64", "sequence_len = 32");
+    let said = fails(&short(""), "check", 2);
+    assert!(said.contains("there is no file") && said.contains("tokenizer.json"), "{said}");
+
+    let other = tempfile::tempdir().unwrap();
+    let tokenizer = manifest(other.path(), &stages("tied = true").replace("vocab_size = 400", "vocab_size = 300"));
+    stdout(&["run", arg(&tokenizer), "--root", arg(other.path()), "--only", "bpe"]);
+    std::fs::copy(other.path().join("family/bpe/tokenizer.json"), model.join("tokenizer.json")).unwrap();
+    let said = fails(&short(", n_embd = 16, norm = \"layer\", dropout = 0.1"), "check", 2);
+    assert!(said.contains("`n_embd`") && said.contains("`norm`") && !said.contains("`dropout`"), "{said}");
+    let said = fails(&going_on(&model, ""), "check", 2);
+    assert!(said.contains("expected at most 32"), "{said}");
+    let said = fails(&short(""), "run", 3);
+    assert!(said.contains("it has 300 ids, that of the shards 400") && said.contains("file = "), "{said}");
+    std::fs::copy(folder.path().join("family/bpe/tokenizer.json"), model.join("tokenizer.json")).unwrap();
+    let said = fails(&short(""), "run", 3);
+    assert!(said.contains("rows for 43 ids, its tokenizer has 400"), "{said}");
 }

@@ -9,6 +9,7 @@ pub mod export;
 pub mod extract;
 pub mod filter;
 pub mod grpo;
+pub mod imported;
 pub mod ingest;
 pub mod language;
 pub mod mix;
@@ -176,6 +177,7 @@ fn assets(stage: &Stage, folder: &Path) -> std::result::Result<Vec<(String, Asse
         StageOptions::Filter(o) => Ok(filter::files(o, folder)),
         StageOptions::Dedup(o) => Ok(dedup::files(o, folder)),
         StageOptions::Tokenizer(o) => Ok(tokenizer::files(o, folder)),
+        StageOptions::Pretrain(o) => pretrain::files(o, folder),
         _ => Ok(Vec::new()),
     }
 }
@@ -191,6 +193,7 @@ pub fn check_assets(stage: &Stage, folder: &Path) -> Vec<OptionFault> {
                 Some("lists") => "lists",
                 Some("against") => "against",
                 Some("file") => "file",
+                Some("from") => "from",
                 _ => "model",
             };
             missing.map(|(n, a)| OptionFault::new(key(n), format!("there is no file {}", a.shown()))).collect()

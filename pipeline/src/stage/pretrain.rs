@@ -3,17 +3,19 @@
 use super::model::model_error;
 use super::tokenize::open;
 use super::training::{self, LoopConfig, Plan, TraceRow};
-use super::{Context, Output};
+use super::{Context, Output, imported};
 use crate::dataset::{Dataset, string_column};
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options, is_default};
 use crate::progress::Event;
+use crate::source::files::Asset;
 use align::loss::sft::{SftConfig, sft};
 use datafusion::arrow::array::Array;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use tokenizer::shard::ShardSet;
 use trainer::loader::Loader;
 use trainer::optim::{Ema, NoiseScale, OptimConfig, RuleConfig, ScheduleConfig, StepPlan, Timeline, TimelineConfig};
@@ -24,6 +26,10 @@ use trainer::{Family, Model, ModelConfig, TokenStats};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PretrainConfig {
+    /// Go on from this Hugging Face folder (`config.json`, safetensors, `tokenizer.json`), relative to the manifest, in place of new
+    /// weights; it decides sizes and layers (dropout and z-loss stay options), and the shards must be made with its tokenizer.
+    #[serde(skip_serializing_if = "is_default")]
+    pub from: Option<PathBuf>,
     /// One dial for the size: layers; width is 64 per layer, heads of 64, SwiGLU of 8/3 width. Sizes set beside it win.
     pub depth: usize,
     /// Transformer layers; default: `depth`.
@@ -84,6 +90,7 @@ pub struct PretrainConfig {
 impl Default for PretrainConfig {
     fn default() -> Self {
         Self {
+            from: None,
             depth: 4,
             n_layer: None,
             n_embd: None,
@@ -130,6 +137,42 @@ impl PretrainConfig {
         }
     }
 
+    /// Options of the model that are set, by name; dropout and z-loss are options of training.
+    fn set_sizes(&self) -> Vec<String> {
+        let plain = Self::default();
+        let mut set = vec![
+            ("depth", self.depth != plain.depth),
+            ("n_layer", self.n_layer.is_some()),
+            ("n_embd", self.n_embd.is_some()),
+            ("n_head", self.n_head.is_some()),
+            ("n_kv_head", self.n_kv_head.is_some()),
+            ("n_ffn", self.n_ffn.is_some()),
+            ("rope_theta", self.rope_theta != plain.rope_theta),
+            ("norm_eps", self.norm_eps != plain.norm_eps),
+            ("tied", self.tied != plain.tied),
+        ];
+        set.retain(|(_, given)| *given);
+        let fields = |family: &Family| serde_json::to_value(family).expect("plain data because it derives Serialize");
+        let (own, other) = (
+            fields(&self.family),
+            fields(&Family { dropout: self.family.dropout, z_loss: self.family.z_loss, ..Family::default() }),
+        );
+        let own = own.as_object().into_iter().flatten().filter(|(name, value)| other[name.as_str()] != **value);
+        set.into_iter().map(|(name, _)| name.to_string()).chain(own.map(|(name, _)| name.clone())).collect()
+    }
+
+    /// The sizes of the model that is trained, for a manifest in `folder`.
+    pub fn sizes(&self, folder: &Path, vocab_size: usize) -> Result<ModelConfig> {
+        match &self.from {
+            None => Ok(self.model(vocab_size)),
+            Some(from) => {
+                let read = imported::config(&folder.join(from))?;
+                let family = Family { dropout: self.family.dropout, z_loss: self.family.z_loss, ..read.family };
+                Ok(ModelConfig { vocab_size, family, ..read })
+            }
+        }
+    }
+
     /// Rows of a step, once the batch has its full size.
     fn rows(&self) -> usize {
         (self.batch_tokens / self.sequence_len as u64) as usize
@@ -151,7 +194,10 @@ impl Options for PretrainConfig {
         let mut faults = training::check(&self.schedule, &self.optim, &self.checkpoints);
         let names = crate::manifest::kinds::option_names("pretrain");
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        if let Err(e) = self.model(256).check() {
+        if self.from.is_some() {
+            let what = "is decided by the folder of `from`; leave it out";
+            faults.extend(self.set_sizes().iter().map(|key| OptionFault::new(key, what)));
+        } else if let Err(e) = self.model(256).check() {
             faults.push(OptionFault::about(&names, "depth", e.to_string()));
         }
         if let Err(e) = self.rule.check() {
@@ -187,6 +233,14 @@ impl Options for PretrainConfig {
     }
 }
 
+/// Files that a stage reads beside its shards: those of `from`.
+pub fn files(config: &PretrainConfig, folder: &Path) -> std::result::Result<Vec<(String, Asset)>, OptionFault> {
+    let Some(from) = &config.from else { return Ok(Vec::new()) };
+    let files = imported::files(&folder.join(from))?;
+    imported::check_length(&folder.join(from), config.sequence_len)?;
+    Ok(files)
+}
+
 /// Passes over the same text after which another one teaches little (Muennighoff et al. 2023).
 const MANY_EPOCHS: f64 = 4.0;
 
@@ -209,7 +263,11 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
     let rates = |step| timeline.at(step).rates;
     let plan = Plan { steps: timeline.steps(), rates: &rates, options: &config.checkpoints, tokenizer: folder };
     let start = || -> Result<Trainer> {
-        let model = Model::init(config.model(tokenizer.vocab_size()), context.stage.seed).map_err(model_error)?;
+        let sizes = config.sizes(context.folder, tokenizer.vocab_size())?;
+        let model = match &config.from {
+            None => Model::init(sizes, context.stage.seed).map_err(model_error)?,
+            Some(from) => imported::model(&context.folder.join(from), &tokenizer, sizes)?,
+        };
         let mut trainer = Trainer::with_rule(model, &config.optim, &config.rule).map_err(model_error)?;
         trainer.noise = config.noise_scale.then(NoiseScale::default);
         trainer.ema = config.ema_decay.map(|decay| Ema::new(&trainer.model, decay)).transpose().map_err(model_error)?;
