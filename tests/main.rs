@@ -11,6 +11,7 @@ mod curation;
 mod determinism;
 mod family;
 mod kills;
+mod launch;
 mod mill;
 mod parity;
 mod placement;

@@ -97,7 +97,7 @@ const fn optional(key: &'static str, makes: Output) -> Reference {
 }
 
 /// Options that say how a stage works and change no byte of what it makes: another value is a cache hit.
-pub const PLACEMENT: [&str; 3] = ["checkpoint_every", "spike_sigmas", "spike_window"];
+pub const PLACEMENT: [&str; 4] = ["checkpoint_every", "spike_sigmas", "spike_window", "zero"];
 
 /// Whether an option has its default: options that came later are left out of fingerprints then.
 pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -3,6 +3,9 @@
 //! A checkpoint holds the whole state: weights, optimizer, step, and the metrics and trace of all steps so far. A kill
 //! repeats at most `checkpoint_every` steps and ends in the same bytes, because a step is a function of that state. A step
 //! whose loss or gradient is not finite, or whose loss jumps, is not taken: the state before it is saved, and the run ends.
+//!
+//! With several processes each runs this loop on its share of the micro-batches; rank 0 alone writes. What decides whether a
+//! checkpoint is due or the run ends is the same on all.
 
 mod history;
 mod saving;
@@ -15,6 +18,7 @@ use super::{Context, Output, model};
 use crate::error::{Error, Result};
 use crate::manifest::kinds::OptionFault;
 use crate::progress::Event;
+use crate::ranks::{Ranks, trainer_error};
 use crate::sink::write_table;
 use crate::store::FragmentRecord;
 use crate::store::durable::{FileEntry, write_file};
@@ -27,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Instant;
 use trainer::optim::{Guard, GuardConfig, OptimConfig, Rates, ScheduleConfig};
+use trainer::parallel::Team;
 use trainer::rng::Key;
 use trainer::trainer::Trainer;
 use trainer::{Batch, TokenGrad, TokenStats};
@@ -37,6 +42,9 @@ use trainer::{Batch, TokenGrad, TokenStats};
 pub struct LoopConfig {
     /// Steps between checkpoints; a kill repeats at most so many. Changes no byte: a run may go on with another value.
     pub checkpoint_every: u64,
+    /// With several processes: 0 keeps the optimizer's state whole in each, 1 spreads it over them (ZeRO-1, Rajbhandari et al. 2020). The
+    /// same bits either way; one process alone keeps it whole.
+    pub zero: u8,
     /// When a loss counts as a jump, before which the run stops.
     #[serde(flatten)]
     pub guard: GuardConfig,
@@ -44,7 +52,7 @@ pub struct LoopConfig {
 
 impl Default for LoopConfig {
     fn default() -> Self {
-        Self { checkpoint_every: 100, guard: GuardConfig::default() }
+        Self { checkpoint_every: 100, zero: 0, guard: GuardConfig::default() }
     }
 }
 
@@ -59,6 +67,9 @@ pub fn check(schedule: &ScheduleConfig, optim: &OptimConfig, options: &LoopConfi
     }
     if let Err(e) = options.guard.check() {
         faults.push(OptionFault::about(&["spike_sigmas", "spike_window"], "spike_sigmas", e.to_string()));
+    }
+    if options.zero > 1 {
+        faults.push(OptionFault::new("zero", format!("expected 0 or 1, got {}", options.zero)));
     }
     if options.checkpoint_every == 0 {
         faults.push(OptionFault::new("checkpoint_every", "expected at least 1"));
@@ -86,6 +97,7 @@ pub struct Turn<'a> {
     pub step: u64,
     rates: Rates,
     guard: &'a mut Guard,
+    team: Option<Team<'a>>,
     refused: bool,
 }
 
@@ -113,7 +125,7 @@ impl Turn<'_> {
         documents: impl FnOnce() -> Vec<String>,
     ) -> Result<(LossOutput, Metrics)> {
         let mut output = LossOutput { loss: f64::NAN, grads: Vec::new(), metrics: Default::default() };
-        let prepared = self.trainer.prepare(batches, |stats| {
+        let loss = |stats: &[TokenStats]| {
             look(stats);
             match model::apply(stats, batches, segments, loss) {
                 Ok((found, grads)) => {
@@ -122,12 +134,20 @@ impl Turn<'_> {
                 }
                 Err(e) => without_loss(e, stats),
             }
-        });
-        let prepared = prepared.map_err(model_error)?;
+        };
+        let prepared = match &self.team {
+            None => self.trainer.prepare(batches, loss),
+            Some(team) => self.trainer.prepare_in(team, batches, loss),
+        };
+        let prepared = prepared.map_err(trainer_error)?;
         let looked = self.guard.look(self.step + 1, output.loss, prepared.grad_norm, documents);
         self.refused = looked.is_err();
         looked.map_err(model_error)?;
-        let report = self.trainer.apply(prepared, self.rates).map_err(model_error)?;
+        let report = match &self.team {
+            None => self.trainer.apply(prepared, self.rates),
+            Some(team) => self.trainer.apply_in(team, prepared, self.rates),
+        };
+        let report = report.map_err(trainer_error)?;
         let mut found = Metrics::from([
             ("loss".into(), output.loss),
             ("grad_norm".into(), report.grad_norm),
@@ -146,26 +166,51 @@ pub fn train(
     start: impl FnOnce() -> Result<Trainer>,
     mut step: impl FnMut(&mut Turn<'_>) -> Result<(Metrics, Vec<TraceRow>)>,
 ) -> Result<Output> {
-    let (mut trainer, mut history) = match saving::last(&context.out) {
+    let ranks = context.settings.ranks.as_deref();
+    let team = ranks.map(Ranks::team);
+    let last = saving::last(&context.out);
+    let last = ranks.map_or(Ok(last), |ranks| ranks.told(last))?;
+    let (mut trainer, mut history) = match last {
         Some(step) => saving::load(&context.out, step)?,
         None => (start()?, History::default()),
     };
+    if let Some(ranks) = ranks {
+        ranks.same("weights at the start", weights_digest(&trainer).as_bytes())?;
+    }
+    if let (Some(team), 1) = (&team, plan.options.zero) {
+        trainer = team.spread(trainer);
+    }
     trainer.dropout = Key::new(context.stage.seed).fold_str("dropout");
     let mut guard = Guard::new(&plan.options.guard, history.values("loss")).map_err(model_error)?;
     context.progress.event(Event::Started { stage: context.name(), kind: context.stage.kind, units: plan.steps });
-    let mut events = EventFile::create(&context.out.path.join("events"), trainer.step)?;
+    let writes = ranks.is_none_or(Ranks::leads);
+    let mut events = writes.then(|| EventFile::create(&context.out.path.join("events"), trainer.step)).transpose()?;
+    // The whole state, on every rank; rank 0 writes it.
+    let save = |trainer: &Trainer, history: &History| -> Result<()> {
+        let whole = team.map(|team| team.whole(trainer)).transpose().map_err(trainer_error)?;
+        let whole = whole.as_ref().unwrap_or(trainer);
+        if let Some(ranks) = ranks {
+            ranks.same(&format!("weights after step {}", trainer.step), weights_digest(whole).as_bytes())?;
+        }
+        if writes { saving::save(&context.out, whole, history) } else { Ok(()) }
+    };
     let (began, first) = (Instant::now(), trainer.step);
     let (mut tokens, mut saved) = (0.0, first);
     while trainer.step < plan.steps {
         let at = trainer.step;
         let rates = (plan.rates)(at);
-        let mut turn = Turn { trainer: &mut trainer, step: at, rates, guard: &mut guard, refused: false };
+        let mut turn = Turn { trainer: &mut trainer, step: at, rates, guard: &mut guard, team, refused: false };
         let made = step(&mut turn);
-        if turn.refused && at > saved {
-            saving::save(&context.out, &trainer, &history)?;
+        if turn.refused {
+            if at > saved {
+                save(&trainer, &history)?;
+            }
+            // Every rank has seen the same numbers.
+            ranks.into_iter().for_each(Ranks::agree);
         }
         let (metrics, trace) = made.map_err(|e| named_stage(context, e))?;
         if let Some((name, value)) = metrics.iter().find(|(_, v)| !v.is_finite()) {
+            ranks.into_iter().for_each(Ranks::agree);
             return Err(Error::Model(format!(
                 "step {} of stage `{}` has {name} = {value}; the last checkpoint before it is kept\nhint: lower learning_rate or raise warmup_share",
                 at + 1,
@@ -174,7 +219,9 @@ pub fn train(
         }
         tokens += metrics.get("tokens").copied().unwrap_or(0.0);
         let rate = tokens / began.elapsed().as_secs_f64().max(1e-9);
-        events.add(at + 1, &metrics, rate)?;
+        if let Some(events) = &mut events {
+            events.add(at + 1, &metrics, rate)?;
+        }
         let shown =
             ["reward", "loss"].iter().find_map(|n| metrics.get(*n).map(|v| format!("{n} {v:.4}"))).unwrap_or_default();
         context.progress.event(Event::Advanced {
@@ -184,15 +231,29 @@ pub fn train(
             note: &format!("{shown}  {rate:.0} tokens/s"),
         });
         history.add(at + 1, metrics, trace);
-        let stop = context.check_stop();
-        let due = trainer.step % plan.options.checkpoint_every == 0 && trainer.step < plan.steps;
-        if due || (stop.is_err() && trainer.step < plan.steps) {
-            saving::save(&context.out, &trainer, &history)?;
+        let stop = context.check_stop().is_err();
+        let stop = ranks.map_or(Ok(stop), |ranks| ranks.any(stop))?;
+        let due = trainer.step % plan.options.checkpoint_every == 0;
+        if (due || stop) && trainer.step < plan.steps {
+            save(&trainer, &history)?;
             saved = trainer.step;
         }
-        stop?;
+        if stop {
+            ranks.into_iter().for_each(Ranks::agree);
+            return Err(context.stopped());
+        }
     }
     let rate = tokens / began.elapsed().as_secs_f64().max(1e-9);
+    if let Some(team) = &team {
+        trainer = team.whole(&trainer).map_err(trainer_error)?;
+    }
+    if let Some(ranks) = ranks {
+        ranks.same("weights at the end", weights_digest(&trainer).as_bytes())?;
+        ranks.apart();
+    }
+    if !writes {
+        return Ok(Output::default());
+    }
     let note = note(&history, &trainer, rate);
     let files = finish(context, plan, &trainer, &history)?;
     let mut record = FragmentRecord { files, ..FragmentRecord::default() };
@@ -200,6 +261,18 @@ pub fn train(
     record.add("parameters", trainer.model.n_params() as u64);
     let metrics = serde_json::json!({ "tokens_per_sec": rate, "steps_in_this_process": plan.steps - first });
     Ok(Output { fragments: vec![record], metrics, note })
+}
+
+/// blake3 of all weights.
+fn weights_digest(trainer: &Trainer) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = Vec::new();
+    for i in 0..trainer.model.tensors().len() {
+        bytes.clear();
+        bytes.extend(trainer.model.slice(i).iter().flat_map(|w| w.to_le_bytes()));
+        hasher.update(&bytes);
+    }
+    hasher.finalize()
 }
 
 /// An error of the model, with the stage it happened in.
