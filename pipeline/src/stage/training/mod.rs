@@ -25,7 +25,7 @@ use crate::store::durable::{FileEntry, write_file};
 use crate::tensorboard::EventFile;
 use align::loss::step::Segment;
 use align::loss::{LossError, LossOutput, Tokens};
-use saving::folder_name;
+use saving::{Saver, folder_name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -186,13 +186,14 @@ pub fn train(
     let writes = ranks.is_none_or(Ranks::leads);
     let mut events = writes.then(|| EventFile::create(&context.out.path.join("events"), trainer.step)).transpose()?;
     // The whole state, on every rank; rank 0 writes it.
-    let save = |trainer: &Trainer, history: &History| -> Result<()> {
+    let mut saver = Saver::new(&context.out);
+    let save = |saver: &mut Saver, trainer: &Trainer, history: &History| -> Result<()> {
         let whole = team.map(|team| team.whole(trainer)).transpose().map_err(trainer_error)?;
-        let whole = whole.as_ref().unwrap_or(trainer);
+        let whole = whole.unwrap_or_else(|| trainer.clone());
         if let Some(ranks) = ranks {
-            ranks.same(&format!("weights after step {}", trainer.step), weights_digest(whole).as_bytes())?;
+            ranks.same(&format!("weights after step {}", trainer.step), weights_digest(&whole).as_bytes())?;
         }
-        if writes { saving::save(&context.out, whole, history) } else { Ok(()) }
+        if writes { saver.start(whole, history) } else { Ok(()) }
     };
     let (began, first) = (Instant::now(), trainer.step);
     let (mut tokens, mut saved) = (0.0, first);
@@ -203,7 +204,8 @@ pub fn train(
         let made = step(&mut turn);
         if turn.refused {
             if at > saved {
-                save(&trainer, &history)?;
+                save(&mut saver, &trainer, &history)?;
+                saver.wait()?;
             }
             // Every rank has seen the same numbers.
             ranks.into_iter().for_each(Ranks::agree);
@@ -235,10 +237,12 @@ pub fn train(
         let stop = ranks.map_or(Ok(stop), |ranks| ranks.any(stop))?;
         let due = trainer.step % plan.options.checkpoint_every == 0;
         if (due || stop) && trainer.step < plan.steps {
-            save(&trainer, &history)?;
+            save(&mut saver, &trainer, &history)?;
             saved = trainer.step;
         }
+        saver.look()?;
         if stop {
+            saver.wait()?;
             ranks.into_iter().for_each(Ranks::agree);
             return Err(context.stopped());
         }
@@ -254,12 +258,16 @@ pub fn train(
     if !writes {
         return Ok(Output::default());
     }
+    saver.wait()?;
+    let stall_share = saver.stalled.as_secs_f64() / began.elapsed().as_secs_f64().max(1e-9);
     let note = note(&history, &trainer, rate);
     let files = finish(context, plan, &trainer, &history)?;
     let mut record = FragmentRecord { files, ..FragmentRecord::default() };
     record.add("steps", plan.steps);
     record.add("parameters", trainer.model.n_params() as u64);
-    let metrics = serde_json::json!({ "tokens_per_sec": rate, "steps_in_this_process": plan.steps - first });
+    let metrics = serde_json::json!({
+        "tokens_per_sec": rate, "steps_in_this_process": plan.steps - first, "checkpoint_stall_share": stall_share,
+    });
     Ok(Output { fragments: vec![record], metrics, note })
 }
 
