@@ -119,6 +119,7 @@ fn run(manifest: &Path, root: &Path, threads: usize, memory_mb: Option<u64>, cut
         engine: Engine::Local,
         scratch: None,
         cut,
+        ranks: None,
     };
     let run = root.join(format!("run-{threads}-{memory_mb:?}"));
     let stop = std::sync::atomic::AtomicBool::new(false);

@@ -3,7 +3,8 @@
 use crate::support::{arg, fails_with, gristmill, manifest, root, stdout, text};
 use std::path::Path;
 
-fn stages(base: &str) -> String {
+/// The micro crawl up to a small model with these options.
+pub fn stages(base: &str) -> String {
     format!(
         "name = \"family\"\nseed = 5\n[stage]\ncrawl = {{ kind = \"ingest\", source = \"{}/tests/fixtures/micro/*.warc.gz\" }}\n\
          page = {{ kind = \"extract\", input = \"crawl\" }}\n\
@@ -15,8 +16,14 @@ fn stages(base: &str) -> String {
     )
 }
 
-fn digests(folder: &Path, base: &str, kill: Option<&str>) -> String {
-    let path = manifest(folder, &stages(base));
+/// Digests of all stages, after a run that may be killed once.
+pub fn digests(folder: &Path, base: &str, kill: Option<&str>) -> String {
+    digests_of(folder, &stages(base), kill)
+}
+
+/// The same for a whole manifest.
+pub fn digests_of(folder: &Path, stages: &str, kill: Option<&str>) -> String {
+    let path = manifest(folder, stages);
     let call = ["run", arg(&path), "--root", arg(folder)];
     if let Some(point) = kill {
         let said = gristmill(&call).env("GRISTMILL_FAIL", point).output().unwrap();

@@ -36,6 +36,9 @@ pub enum Error {
     /// A model or tokenizer stage failed.
     #[error("{0}")]
     Model(String),
+    /// A process that trains with this one is lost or silent; running again goes on.
+    #[error("{0}")]
+    Peer(String),
 }
 
 /// Shorthand for this crate's results.
@@ -59,7 +62,8 @@ impl Error {
         }
     }
 
-    /// The process exit code: 1 failed, 2 manifest or arguments, 3 input data, 4 resources, 5 interrupted, 6 integrity.
+    /// The process exit code: 1 failed, 2 manifest or arguments, 3 input data, 4 resources, 5 interrupted, 6 integrity,
+    /// 7 lost peer.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Manifest(_) => 2,
@@ -67,6 +71,7 @@ impl Error {
             Error::Resources(_) => 4,
             Error::Interrupted(_) => 5,
             Error::Integrity(_) => 6,
+            Error::Peer(_) => 7,
             Error::Io { .. } | Error::Query(_) | Error::Model(_) => 1,
         }
     }
@@ -79,6 +84,7 @@ impl Error {
             4 => Error::Resources(message),
             5 => Error::Interrupted(message),
             6 => Error::Integrity(message),
+            7 => Error::Peer(message),
             _ => Error::Query(message),
         }
     }

@@ -104,7 +104,8 @@ fn parameters(stage: &Stage, manifest: &Manifest) -> Option<u64> {
             let shards = manifest.stage(stage.inputs.first()?)?;
             let tokenizer = manifest.stage(shards.references.get("tokenizer")?.first()?)?;
             let StageOptions::Tokenizer(t) = &tokenizer.options else { return None };
-            Some(o.model(t.superword_vocab_size.unwrap_or(t.tokenizer.vocab_size)).n_params() as u64)
+            let vocab_size = t.superword_vocab_size.unwrap_or(t.tokenizer.vocab_size);
+            Some(o.sizes(&manifest.folder, vocab_size).ok()?.n_params() as u64)
         }
         StageOptions::Sft(_) | StageOptions::Preference(_) | StageOptions::Grpo(_) => {
             parameters(manifest.stage(stage.references.get("model")?.first()?)?, manifest)

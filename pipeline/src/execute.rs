@@ -2,6 +2,7 @@
 
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::manifest::kinds::Output;
 use crate::manifest::{Manifest, Stage};
 use crate::plan::{self, Key};
 use crate::progress::{Event, Progress};
@@ -57,8 +58,25 @@ pub struct Summary {
     pub elapsed_secs: f64,
 }
 
-/// Runs a manifest under `run`; `only` limits it to one stage and what it needs.
+/// Runs a manifest under `run`; `only` limits it to one stage and what it needs. With ranks, rank 0 runs it and the others train with
+/// it.
 pub fn run(
+    manifest: &Manifest,
+    run: &Path,
+    only: Option<&str>,
+    settings: &Settings,
+    progress: &dyn Progress,
+    stop: &AtomicBool,
+) -> Result<Summary> {
+    let alone = || run_here(manifest, run, only, settings, progress, stop);
+    match &settings.ranks {
+        None => alone(),
+        Some(ranks) if ranks.leads() => ranks.host(stop, alone),
+        Some(ranks) => ranks.follow(manifest, run, settings, stop).map(|()| Summary::default()),
+    }
+}
+
+fn run_here(
     manifest: &Manifest,
     run: &Path,
     only: Option<&str>,
@@ -202,7 +220,13 @@ fn run_stage(
     };
     let mut read = context.inputs.iter().chain(context.references.values().flatten());
     assert!(!read.any(Dataset::documents_dropped), "documents are there because `restore` ran first");
-    let output = stage::run(&context)?;
+    let output = match &settings.ranks {
+        Some(ranks) if stage.info().makes == Output::Model => {
+            let reads = stage.needs().map(|name| (name.clone(), dataset(name).receipt.fingerprint)).collect();
+            ranks.lead(stage, &key.fingerprint(), reads, || stage::run(&context))?
+        }
+        _ => stage::run(&context)?,
+    };
     let (mut files, counts, rows) = Receipt::from_fragments(&output.fragments);
     files.dedup();
     let receipt = Receipt {

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod manifest;
 pub mod plan;
 pub mod progress;
+pub mod ranks;
 pub mod receipt;
 pub mod report;
 pub mod retain;

@@ -163,12 +163,9 @@ pub fn decode(dir: &Path) -> Result<Trainer> {
         return Err(Error::UnknownTensor { name });
     }
     (trainer.step, trainer.noise) = (state.step, state.noise);
-    if let Some(EmaFile { decay, ema_blake3 }) = state.ema {
-        let path = dir.join(EMA);
-        let bytes = read(&path)?;
-        check_hash(&path, &bytes, &ema_blake3)?;
-        let mean = Model::from_tensors(trainer.model.config().clone(), tensors_of(&path, &bytes)?)?;
-        trainer.ema = Some(Ema::new(&mean, decay)?);
+    if let Some(file) = state.ema {
+        let mean = Model::from_tensors(trainer.model.config().clone(), read_mean(dir, &file)?)?;
+        trainer.ema = Some(Ema::new(&mean, file.decay)?);
     }
     Ok(trainer)
 }
@@ -176,6 +173,22 @@ pub fn decode(dir: &Path) -> Result<Trainer> {
 /// The weights in folder `dir`, be it a whole training state or a model alone.
 pub fn decode_model(dir: &Path) -> Result<Model> {
     Ok(read_model(dir)?.0)
+}
+
+/// The running mean of the weights in folder `dir`; None if that run kept none.
+pub fn decode_ema(dir: &Path) -> Result<Option<Model>> {
+    let file: ModelFile = read_json(&dir.join("model.json"))?;
+    check_format(dir, file.format)?;
+    let state: StateFile = read_json(&dir.join("state.json"))?;
+    let mean = |ema: EmaFile| Model::from_tensors(file.config, read_mean(dir, &ema)?);
+    state.ema.map(mean).transpose()
+}
+
+fn read_mean(dir: &Path, file: &EmaFile) -> Result<Tensors> {
+    let path = dir.join(EMA);
+    let bytes = read(&path)?;
+    check_hash(&path, &bytes, &file.ema_blake3)?;
+    tensors_of(&path, &bytes)
 }
 
 /// Tensors as one safetensors file with metadata `format = pt`: f32 (or u8), contiguous, ordered by name, so bytes are a

@@ -79,9 +79,9 @@ impl Ablate {
             note!("note: one seed per branch: no noise floor and no standard errors, so a difference may be luck");
         }
         // The test documents first: whether there are any is known before hours of training.
-        self.limits.work(&extended, &folder, Some(&ablation.test_shards()), json)?;
+        self.limits.work(&extended, &folder, Some(&ablation.test_shards()), None, json)?;
         ablation.check_held_out(&folder)?;
-        self.limits.work(&extended, &folder, Some(SCORES), json)?;
+        self.limits.work(&extended, &folder, Some(SCORES), None, json)?;
         let result = ablation.result(&folder)?;
         if json {
             return super::line(&result.to_string());

@@ -12,6 +12,7 @@ mod executor;
 mod explain;
 mod gc;
 mod init;
+mod launch;
 mod plan;
 mod progress;
 mod report;
@@ -28,6 +29,7 @@ mod verify;
 use crate::error::{Error, Result};
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// From a web crawl to an aligned language model, by one manifest.
 #[derive(Parser)]
@@ -48,12 +50,13 @@ const EXAMPLES: &str = "Examples:
   gristmill chat runs/quickstart                   talk to the model
 
 Exit codes: 0 done, 1 failed, 2 bad manifest or arguments, 3 bad input data, 4 out of memory or disk,
-5 interrupted (run again), 6 damaged files.";
+5 interrupted (run again), 6 damaged files, 7 a process that trained along was lost (run again).";
 
 #[derive(Subcommand)]
 enum Command {
     Init(init::Init),
     Run(run::Run),
+    Launch(launch::Launch),
     Check(check::Check),
     Plan(plan::Plan),
     Status(status::Status),
@@ -133,10 +136,22 @@ pub fn main() -> i32 {
     }
 }
 
+/// Number of this process if it trains along with process 0, which alone speaks on stdout.
+static FOLLOWS: OnceLock<usize> = OnceLock::new();
+
+/// From here on this process is rank `rank`, which is not 0.
+fn follows(rank: usize) {
+    FOLLOWS.get_or_init(|| rank);
+}
+
 /// Says what went wrong and gives the exit code.
 fn report(e: &Error, json: bool) -> i32 {
     let text = e.to_string();
     let text = if text.starts_with("error") { text } else { format!("error: {text}") };
+    if let Some(rank) = FOLLOWS.get() {
+        note!("rank {rank}: {text}");
+        return e.exit_code();
+    }
     if json {
         let _ = out::line(format_args!("{}", fault(&text, e.exit_code())));
     }
@@ -171,6 +186,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
     match &cli.command {
         Command::Init(c) => c.run(json),
         Command::Run(c) => c.run(json),
+        Command::Launch(c) => c.run(json),
         Command::Check(c) => c.run(json),
         Command::Plan(c) => c.run(json),
         Command::Status(c) => c.run(json),

@@ -97,7 +97,12 @@ const fn optional(key: &'static str, makes: Output) -> Reference {
 }
 
 /// Options that say how a stage works and change no byte of what it makes: another value is a cache hit.
-pub const PLACEMENT: [&str; 1] = ["checkpoint_every"];
+pub const PLACEMENT: [&str; 4] = ["checkpoint_every", "spike_sigmas", "spike_window", "zero"];
+
+/// Whether an option has its default: options that came later are left out of fingerprints then.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 macro_rules! kinds {
     ($($variant:ident($options:ty) = $name:literal version $version:literal, $inputs:expr, $reads:ident => $makes:ident,

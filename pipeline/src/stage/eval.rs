@@ -1,12 +1,12 @@
 //! `eval`: measures models on held-out prompts (pass@k), held-out pairs (accuracy) and held-out text (bits per byte).
 
-use super::model::{self, model_error};
+use super::model::{self, Weights, model_error};
 use super::rollout::{Prompt, check_sampling, prompts, sample, text_of};
 use super::tokenize::open;
 use super::{Context, Output, preference};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::manifest::kinds::{OptionFault, Options};
+use crate::manifest::kinds::{OptionFault, Options, is_default};
 use crate::sink::write_table;
 use crate::source::rows::derived_id;
 use crate::store::FragmentRecord;
@@ -32,11 +32,20 @@ pub struct EvalConfig {
     /// How tokens are drawn.
     #[serde(flatten)]
     pub sampling: SampleConfig,
+    /// Which weights of the models.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "last"))]
+    pub weights: Weights,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { samples: 8, k: vec![1, 8], sampling: SampleConfig { max_tokens: 32, ..SampleConfig::default() } }
+        Self {
+            samples: 8,
+            k: vec![1, 8],
+            sampling: SampleConfig { max_tokens: 32, ..SampleConfig::default() },
+            weights: Weights::default(),
+        }
     }
 }
 
@@ -96,10 +105,10 @@ fn measure(
     reference: &Dataset,
     prompts: &[Prompt],
 ) -> Result<Vec<Score>> {
-    let (model, tokenizer) = model::load(dataset)?;
+    let (model, tokenizer) = model::load_weights(dataset, config.weights)?;
     let mut scores = pass_rates(context, config, &dataset.name, &model, &tokenizer, prompts)?;
     if let Some(pairs) = context.reference("pairs") {
-        let (reference, _) = model::load(reference)?;
+        let (reference, _) = model::load_weights(reference, config.weights)?;
         scores.push(pair_accuracy(&dataset.name, &model, &reference, pairs, &tokenizer)?);
     }
     if let Some(shards) = context.reference("shards") {

@@ -4,13 +4,13 @@
 //! (list of i32, the end-of-text token included), one row per document, which `load_dataset` opens as it is. `llmc`:
 //! `llmc/train_NNNNNN.bin` and `llmc/val_NNNNNN.bin`, the stream of tokens behind llm.c's header. The held-out split is `test` or `val`.
 
-use super::model::{self, model_error};
+use super::model::{self, Weights, model_error};
 use super::tokenize::{SPLITS, open};
 use super::{Context, Output};
 use crate::dataset::{Dataset, string_column};
 use crate::error::{Error, Result};
 use crate::manifest::Stage;
-use crate::manifest::kinds::{OptionFault, Options};
+use crate::manifest::kinds::{OptionFault, Options, is_default};
 use crate::sink::TableSink;
 use crate::store::FragmentRecord;
 use crate::store::durable::{DurableFile, FileEntry, write_file};
@@ -40,11 +40,15 @@ pub enum ShardFormat {
 pub struct ExportConfig {
     /// Forms of the `shards`: `"datasets"` and `"llmc"`.
     pub formats: Vec<ShardFormat>,
+    /// Which weights of the `model`.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = "last"))]
+    pub weights: Weights,
 }
 
 impl Default for ExportConfig {
     fn default() -> Self {
-        Self { formats: vec![ShardFormat::Datasets, ShardFormat::Llmc] }
+        Self { formats: vec![ShardFormat::Datasets, ShardFormat::Llmc], weights: Weights::default() }
     }
 }
 
@@ -96,7 +100,7 @@ pub fn run(context: &Context<'_>, config: &ExportConfig) -> Result<Output> {
             (Unit::Tokens { split, range, name }, Some(shards)) => {
                 record.files.push(tokens(context, shards, &sets[*split], range.clone(), name)?);
             }
-            _ => hugging_face(context, &mut record)?,
+            _ => hugging_face(context, config.weights, &mut record)?,
         }
         Ok(record)
     })?;
@@ -106,8 +110,9 @@ pub fn run(context: &Context<'_>, config: &ExportConfig) -> Result<Output> {
     Ok(Output { fragments, note, ..Output::default() })
 }
 
-fn hugging_face(context: &Context<'_>, record: &mut FragmentRecord) -> Result<()> {
-    let (model, tokenizer) = model::load(context.reference("model").expect("a unit was made for it"))?;
+fn hugging_face(context: &Context<'_>, weights: Weights, record: &mut FragmentRecord) -> Result<()> {
+    let source = context.reference("model").expect("a unit was made for it");
+    let (model, tokenizer) = model::load_weights(source, weights)?;
     let end = tokenizer.special_id("<|end|>");
     let eos = [Some(tokenizer.eot_id()), end].into_iter().flatten().collect();
     let special = SpecialIds { bos: None, eos, pad: Some(tokenizer.eot_id()) };

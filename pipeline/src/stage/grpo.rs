@@ -1,8 +1,8 @@
 //! `grpo`: trains on rewards of the model's own rollouts, sampled and judged inside every step.
 
-use super::model::{self, LoopConfig, Metrics, Plan, TraceRow, model_error, render_prompt};
-use super::pretrain::check_training;
+use super::model::{self, model_error, render_prompt};
 use super::rollout::{Prompt, check_sampling, prompts, sample, text_of};
+use super::training::{self, LoopConfig, Metrics, Plan, TraceRow};
 use super::{Context, Output};
 use crate::error::{Error, Result};
 use crate::manifest::kinds::{OptionFault, Options};
@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokenizer::Tokenizer;
 use trainer::generate::{Completion, Finish};
-use trainer::optim::{OptimConfig, ScheduleConfig};
+use trainer::optim::{OptimConfig, Rates, ScheduleConfig};
 use trainer::packing::{Masked, Packing, pack};
 use trainer::sample::SampleConfig;
 use trainer::trainer::Trainer;
@@ -60,7 +60,7 @@ impl Default for GrpoStage {
 
 impl Options for GrpoStage {
     fn check(&self) -> Vec<OptionFault> {
-        let mut faults = check_training(&self.schedule, &self.optim, &self.checkpoints);
+        let mut faults = training::check(&self.schedule, &self.optim, &self.checkpoints);
         faults.extend(check_sampling(&self.sampling()));
         if let Err(e) = self.grpo.check() {
             faults.push(OptionFault::new("loss", e.to_string()));
@@ -100,45 +100,35 @@ pub fn run(context: &Context<'_>, config: &GrpoStage) -> Result<Output> {
     if prompts.is_empty() {
         return Err(Error::InputData(format!("stage `{}` got no prompt", context.name())));
     }
-    let plan = Plan {
-        steps: config.steps,
-        checkpoint_every: config.checkpoints.checkpoint_every,
-        schedule: &config.schedule,
-        tokenizer: &source.path,
-    };
+    let rates = |step| Rates::of(config.schedule.lr_at(step, config.steps));
+    let plan = Plan { steps: config.steps, rates: &rates, options: &config.checkpoints, tokenizer: &source.path };
     let start = || Trainer::new(base.clone(), &config.optim).map_err(model_error);
-    model::train(context, &plan, start, |trainer, step, lr| {
-        let chosen = model::shuffled(context.stage.seed, "grpo", step, config.prompts_per_step, prompts.len());
+    training::train(context, &plan, start, |turn| {
+        let chosen = model::shuffled(context.stage.seed, "grpo", turn.step, config.prompts_per_step, prompts.len());
         let group: Vec<&Prompt> = chosen.iter().map(|i| &prompts[*i]).collect();
-        let rollouts = sample_step(&trainer.model, &tokenizer, &group, config, context.stage.seed, step)?;
+        let rollouts = sample_step(&turn.trainer.model, &tokenizer, &group, config, context.stage.seed, turn.step)?;
         let reference = if config.grpo.beta > 0.0 { Some(reference_logprobs(&base, &rollouts.packing)?) } else { None };
         let segments = model::segments(&rollouts.packing);
+        let loss = |tokens: Vec<align::loss::Tokens>| {
+            let of = |(i, tokens): (usize, align::loss::Tokens)| Rollout {
+                tokens,
+                old_logprob: None, // one update per rollout: the policy has not moved since
+                ref_logprob: reference
+                    .as_ref()
+                    .map(|r| rollouts.packing.of(r, i).iter().map(|l| f64::from(*l)).collect()),
+                advantage: rollouts.advantages[i],
+                truncated: rollouts.completions[i].finish == Finish::Length,
+            };
+            grpo(&config.grpo, &tokens.into_iter().enumerate().map(of).collect::<Vec<_>>())
+        };
+        let mut drift = 0.0;
+        let look = |stats: &[trainer::TokenStats]| drift = logprob_drift(stats, &rollouts);
+        let documents = || group.iter().map(|p| p.id.clone()).collect();
+        let (output, taken) = turn.take(&rollouts.packing.batches, &segments, loss, look, documents)?;
         let mut found = rollouts.metrics.clone();
-        let batches = &rollouts.packing.batches;
-        let report = trainer
-            .step(batches, lr, |stats| {
-                let (output, grads) = model::apply(stats, batches, &segments, |tokens| {
-                    let of = |(i, tokens): (usize, align::loss::Tokens)| Rollout {
-                        tokens,
-                        old_logprob: None, // one update per rollout: the policy has not moved since
-                        ref_logprob: reference
-                            .as_ref()
-                            .map(|r| rollouts.packing.of(r, i).iter().map(|l| f64::from(*l)).collect()),
-                        advantage: rollouts.advantages[i],
-                        truncated: rollouts.completions[i].finish == Finish::Length,
-                    };
-                    grpo(&config.grpo, &tokens.into_iter().enumerate().map(of).collect::<Vec<_>>())
-                })
-                .map_err(|e| trainer::Error::Loss(e.to_string()))?;
-                let drift = logprob_drift(stats, &rollouts);
-                found.extend(output.metrics);
-                found.insert("loss".into(), output.loss);
-                found.insert("sampling/sampling_logp_difference/max".into(), drift);
-                Ok(grads)
-            })
-            .map_err(model_error)?;
-        found.insert("grad_norm".into(), report.grad_norm);
-        found.insert("tokens".into(), report.tokens as f64);
+        found.extend(output.metrics);
+        found.extend(taken);
+        found.insert("sampling/sampling_logp_difference/max".into(), drift);
         let trace = group.iter().map(|p| TraceRow {
             id: Some(p.id.clone()),
             parent_id: p.parent_id.clone(),

@@ -9,6 +9,7 @@ pub mod export;
 pub mod extract;
 pub mod filter;
 pub mod grpo;
+pub mod imported;
 pub mod ingest;
 pub mod language;
 pub mod mix;
@@ -25,6 +26,7 @@ pub mod stats;
 pub mod tasks;
 pub mod tokenize;
 pub mod tokenizer;
+pub mod training;
 pub mod verdict;
 
 use crate::dataset::Dataset;
@@ -35,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Stage;
 use crate::manifest::kinds::{OptionFault, Options, StageOptions};
 use crate::progress::{Event, Progress};
+use crate::ranks::Ranks;
 use crate::session::{self, block_on};
 use crate::source::files::Asset;
 use crate::store::{FragmentRecord, OutputDir};
@@ -42,6 +45,7 @@ use datafusion::prelude::SessionContext;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -59,6 +63,8 @@ pub struct Settings {
     pub scratch: Option<PathBuf>,
     /// How the work is cut; every run of the program has the default.
     pub cut: Cut,
+    /// The processes that train together, this one among them; None: it is alone.
+    pub ranks: Option<Arc<Ranks>>,
 }
 
 /// Sizes into which work is cut. Tests vary them: no row of any table, nor the order of rows, depends on them, and the bytes of
@@ -175,6 +181,7 @@ fn assets(stage: &Stage, folder: &Path) -> std::result::Result<Vec<(String, Asse
         StageOptions::Filter(o) => Ok(filter::files(o, folder)),
         StageOptions::Dedup(o) => Ok(dedup::files(o, folder)),
         StageOptions::Tokenizer(o) => Ok(tokenizer::files(o, folder)),
+        StageOptions::Pretrain(o) => pretrain::files(o, folder),
         _ => Ok(Vec::new()),
     }
 }
@@ -190,6 +197,7 @@ pub fn check_assets(stage: &Stage, folder: &Path) -> Vec<OptionFault> {
                 Some("lists") => "lists",
                 Some("against") => "against",
                 Some("file") => "file",
+                Some("from") => "from",
                 _ => "model",
             };
             missing.map(|(n, a)| OptionFault::new(key(n), format!("there is no file {}", a.shown()))).collect()
@@ -234,13 +242,15 @@ impl Context<'_> {
 
     /// An error if the run was asked to stop.
     pub fn check_stop(&self) -> Result<()> {
-        if self.stop.load(Ordering::SeqCst) {
-            return Err(Error::Interrupted(format!(
-                "stopped in stage `{}`; finished work is kept\nhint: run the same command again to go on",
-                self.name()
-            )));
-        }
-        Ok(())
+        if self.stop.load(Ordering::SeqCst) { Err(self.stopped()) } else { Ok(()) }
+    }
+
+    /// What is said when a run that was asked to stop has stopped.
+    pub fn stopped(&self) -> Error {
+        Error::Interrupted(format!(
+            "stopped in stage `{}`; finished work is kept\nhint: run the same command again to go on",
+            self.name()
+        ))
     }
 
     /// A session with this stage's share of the memory cap, whose plans keep the order of rows.

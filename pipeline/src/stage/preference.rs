@@ -1,8 +1,8 @@
 //! `preference`: trains on pairs. Reference log-probs are computed once, before the first step.
 
-use super::model::{self, LoopConfig, Metrics, Plan, TraceRow, model_error, render};
-use super::pretrain::check_training;
+use super::model::{self, model_error, render};
 use super::sft::{parent_of, text_rows};
+use super::training::{self, LoopConfig, Plan, TraceRow};
 use super::{Context, Output};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use align::loss::preference::{Pair, PreferenceConfig, preference};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokenizer::Tokenizer;
-use trainer::optim::{OptimConfig, ScheduleConfig};
+use trainer::optim::{OptimConfig, Rates, ScheduleConfig};
 use trainer::packing::{Masked, pack};
 use trainer::trainer::Trainer;
 use trainer::{Model, tape};
@@ -54,7 +54,7 @@ impl Default for PreferenceStage {
 
 impl Options for PreferenceStage {
     fn check(&self) -> Vec<OptionFault> {
-        let mut faults = check_training(&self.schedule, &self.optim, &self.checkpoints);
+        let mut faults = training::check(&self.schedule, &self.optim, &self.checkpoints);
         if let Err(e) = self.preference.check() {
             faults.push(OptionFault::new("loss", e.to_string()));
         }
@@ -131,42 +131,27 @@ pub fn run(context: &Context<'_>, config: &PreferenceStage) -> Result<Output> {
     }
     let reference = if config.preference.loss.needs_reference() { Some(log_probs(&base, &rows)?) } else { None };
     let steps = ((rows.len() as f64 * config.epochs) / config.batch_size as f64).ceil().max(1.0) as u64;
-    let plan = Plan {
-        steps,
-        checkpoint_every: config.checkpoints.checkpoint_every,
-        schedule: &config.schedule,
-        tokenizer: &source.path,
-    };
+    let rates = |step| Rates::of(config.schedule.lr_at(step, steps));
+    let plan = Plan { steps, rates: &rates, options: &config.checkpoints, tokenizer: &source.path };
     let start = || Trainer::new(base.clone(), &config.optim).map_err(model_error);
-    model::train(context, &plan, start, |trainer, step, lr| {
-        let chosen = model::shuffled(context.stage.seed, "preference", step, config.batch_size, rows.len());
+    training::train(context, &plan, start, |turn| {
+        let chosen = model::shuffled(context.stage.seed, "preference", turn.step, config.batch_size, rows.len());
         let sequences: Vec<Masked> =
             chosen.iter().flat_map(|i| [rows[*i].chosen.clone(), rows[*i].rejected.clone()]).collect();
         let packing = pack(&sequences, base.config().sequence_len, 16).map_err(model_error)?;
         let segments = model::segments(&packing);
-        let mut found = Metrics::new();
-        let report = trainer
-            .step(&packing.batches, lr, |stats| {
-                let (output, grads) = model::apply(stats, &packing.batches, &segments, |mut tokens| {
-                    let mut step_pairs = Vec::with_capacity(chosen.len());
-                    for (pair, row) in tokens.chunks_exact_mut(2).zip(&chosen) {
-                        let (c, r) = (std::mem::take(&mut pair[0]), std::mem::take(&mut pair[1]));
-                        step_pairs.push(Pair {
-                            chosen: c,
-                            rejected: r,
-                            reference: reference.as_ref().map(|s| s[*row]),
-                        });
-                    }
-                    preference(&config.preference, &step_pairs)
-                })
-                .map_err(|e| trainer::Error::Loss(e.to_string()))?;
-                found.extend(output.metrics);
-                found.insert("loss".into(), output.loss);
-                Ok(grads)
-            })
-            .map_err(model_error)?;
-        found.insert("grad_norm".into(), report.grad_norm);
-        found.insert("tokens".into(), report.tokens as f64);
+        let loss = |mut tokens: Vec<align::loss::Tokens>| {
+            let mut step_pairs = Vec::with_capacity(chosen.len());
+            for (pair, row) in tokens.chunks_exact_mut(2).zip(&chosen) {
+                let (c, r) = (std::mem::take(&mut pair[0]), std::mem::take(&mut pair[1]));
+                step_pairs.push(Pair { chosen: c, rejected: r, reference: reference.as_ref().map(|s| s[*row]) });
+            }
+            preference(&config.preference, &step_pairs)
+        };
+        let documents = || chosen.iter().map(|i| rows[*i].id.clone()).collect();
+        let (output, taken) = turn.take(&packing.batches, &segments, loss, |_| (), documents)?;
+        let mut found = output.metrics;
+        found.extend(taken);
         let trace = chosen.iter().map(|i| TraceRow {
             id: Some(rows[*i].id.clone()),
             parent_id: rows[*i].parent_id.clone(),

@@ -1,23 +1,35 @@
 //! `pretrain`: token shards to a base model.
 
-use super::model::{self, LoopConfig, Metrics, Plan, TraceRow, model_error};
+use super::model::model_error;
 use super::tokenize::open;
-use super::{Context, Output};
+use super::training::{self, LoopConfig, Plan, TraceRow};
+use super::{Context, Output, imported};
+use crate::dataset::{Dataset, string_column};
 use crate::error::{Error, Result};
-use crate::manifest::kinds::{OptionFault, Options};
+use crate::manifest::kinds::{OptionFault, Options, is_default};
 use crate::progress::Event;
+use crate::source::files::Asset;
 use align::loss::sft::{SftConfig, sft};
+use datafusion::arrow::array::Array;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tokenizer::shard::ShardSet;
 use trainer::loader::Loader;
-use trainer::optim::{OptimConfig, RuleConfig, ScheduleConfig};
+use trainer::optim::{Ema, NoiseScale, OptimConfig, RuleConfig, ScheduleConfig, StepPlan, Timeline, TimelineConfig};
 use trainer::trainer::Trainer;
-use trainer::{Family, Model, ModelConfig};
+use trainer::{Family, Model, ModelConfig, TokenStats};
 
 /// Options of a `pretrain` stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PretrainConfig {
+    /// Go on from this Hugging Face folder (`config.json`, safetensors, `tokenizer.json`), relative to the manifest, in place of new
+    /// weights; it decides sizes and layers (dropout and z-loss stay options), and the shards must be made with its tokenizer.
+    #[serde(skip_serializing_if = "is_default")]
+    pub from: Option<PathBuf>,
     /// One dial for the size: layers; width is 64 per layer, heads of 64, SwiGLU of 8/3 width. Sizes set beside it win.
     pub depth: usize,
     /// Transformer layers; default: `depth`.
@@ -55,9 +67,21 @@ pub struct PretrainConfig {
     /// What all optimizers share.
     #[serde(flatten)]
     pub optim: OptimConfig,
+    /// What else changes over the run: warm-up, weight decay, batch and length of rows.
+    #[serde(flatten, skip_serializing_if = "is_default")]
+    pub timeline: TimelineConfig,
     /// Which optimizer.
     #[serde(flatten)]
     pub rule: RuleConfig,
+    /// Log the gradient noise scale, in tokens, as the metric `noise_scale`: a batch beyond it teaches little more (McCandlish et al.
+    /// 2018). Needs two micro-batches a step or more.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(extend("default" = false))]
+    pub noise_scale: bool,
+    /// Keep a running mean of the weights beside them, with this share of the old mean staying in each step, 0 to below 1; `eval` and
+    /// `export` read it with `weights = "ema"`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub ema_decay: Option<f64>,
     /// Checkpoints.
     #[serde(flatten)]
     pub checkpoints: LoopConfig,
@@ -66,6 +90,7 @@ pub struct PretrainConfig {
 impl Default for PretrainConfig {
     fn default() -> Self {
         Self {
+            from: None,
             depth: 4,
             n_layer: None,
             n_embd: None,
@@ -83,7 +108,10 @@ impl Default for PretrainConfig {
             recompute: false,
             schedule: ScheduleConfig::default(),
             optim: OptimConfig::default(),
+            timeline: TimelineConfig::default(),
             rule: RuleConfig::default(),
+            noise_scale: false,
+            ema_decay: None,
             checkpoints: LoopConfig::default(),
         }
     }
@@ -109,21 +137,74 @@ impl PretrainConfig {
         }
     }
 
-    fn steps(&self) -> u64 {
-        self.budget_tokens / self.batch_tokens
+    /// Options of the model that are set, by name; dropout and z-loss are options of training.
+    fn set_sizes(&self) -> Vec<String> {
+        let plain = Self::default();
+        let mut set = vec![
+            ("depth", self.depth != plain.depth),
+            ("n_layer", self.n_layer.is_some()),
+            ("n_embd", self.n_embd.is_some()),
+            ("n_head", self.n_head.is_some()),
+            ("n_kv_head", self.n_kv_head.is_some()),
+            ("n_ffn", self.n_ffn.is_some()),
+            ("rope_theta", self.rope_theta != plain.rope_theta),
+            ("norm_eps", self.norm_eps != plain.norm_eps),
+            ("tied", self.tied != plain.tied),
+        ];
+        set.retain(|(_, given)| *given);
+        let fields = |family: &Family| serde_json::to_value(family).expect("plain data because it derives Serialize");
+        let (own, other) = (
+            fields(&self.family),
+            fields(&Family { dropout: self.family.dropout, z_loss: self.family.z_loss, ..Family::default() }),
+        );
+        let own = own.as_object().into_iter().flatten().filter(|(name, value)| other[name.as_str()] != **value);
+        set.into_iter().map(|(name, _)| name.to_string()).chain(own.map(|(name, _)| name.clone())).collect()
+    }
+
+    /// The sizes of the model that is trained, for a manifest in `folder`.
+    pub fn sizes(&self, folder: &Path, vocab_size: usize) -> Result<ModelConfig> {
+        match &self.from {
+            None => Ok(self.model(vocab_size)),
+            Some(from) => {
+                let read = imported::config(&folder.join(from))?;
+                let family = Family { dropout: self.family.dropout, z_loss: self.family.z_loss, ..read.family };
+                Ok(ModelConfig { vocab_size, family, ..read })
+            }
+        }
+    }
+
+    /// Rows of a step, once the batch has its full size.
+    fn rows(&self) -> usize {
+        (self.batch_tokens / self.sequence_len as u64) as usize
+    }
+
+    /// Rows of a micro-batch.
+    fn micro_rows(&self) -> usize {
+        (self.micro_batch_tokens / self.sequence_len as u64) as usize
+    }
+
+    /// All steps of the run.
+    pub fn timeline(&self) -> trainer::Result<Timeline> {
+        Timeline::new(&self.schedule, &self.timeline, self.budget_tokens, self.rows(), self.sequence_len)
     }
 }
 
 impl Options for PretrainConfig {
     fn check(&self) -> Vec<OptionFault> {
-        let mut faults = check_training(&self.schedule, &self.optim, &self.checkpoints);
+        let mut faults = training::check(&self.schedule, &self.optim, &self.checkpoints);
         let names = crate::manifest::kinds::option_names("pretrain");
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        if let Err(e) = self.model(256).check() {
+        if self.from.is_some() {
+            let what = "is decided by the folder of `from`; leave it out";
+            faults.extend(self.set_sizes().iter().map(|key| OptionFault::new(key, what)));
+        } else if let Err(e) = self.model(256).check() {
             faults.push(OptionFault::about(&names, "depth", e.to_string()));
         }
         if let Err(e) = self.rule.check() {
             faults.push(OptionFault::about(&names, "optimizer", e.to_string()));
+        }
+        if self.ema_decay.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+            faults.push(OptionFault::new("ema_decay", "expected 0 to below 1"));
         }
         let sequence = self.sequence_len as u64;
         if self.batch_tokens == 0 || !self.batch_tokens.is_multiple_of(sequence.max(1)) {
@@ -131,11 +212,19 @@ impl Options for PretrainConfig {
                 "batch_tokens",
                 format!("expected a multiple of sequence_len = {sequence}, got {}", self.batch_tokens),
             ));
-        } else if self.steps() == 0 {
+        } else if self.budget_tokens < self.batch_tokens {
             faults.push(OptionFault::new(
                 "budget_tokens",
                 format!("{} tokens are not one step of batch_tokens = {}", self.budget_tokens, self.batch_tokens),
             ));
+        } else if let (true, Err(e)) = (faults.is_empty(), self.timeline()) {
+            faults.push(OptionFault::about(&names, "learning_rate", e.to_string()));
+        } else if self.noise_scale && self.batch_tokens <= self.micro_batch_tokens {
+            let message = format!(
+                "needs two micro-batches a step: micro_batch_tokens = {} below batch_tokens = {}",
+                self.micro_batch_tokens, self.batch_tokens
+            );
+            faults.push(OptionFault::new("noise_scale", message));
         }
         if self.micro_batch_tokens < sequence {
             faults.push(OptionFault::new("micro_batch_tokens", format!("expected at least sequence_len = {sequence}")));
@@ -144,19 +233,12 @@ impl Options for PretrainConfig {
     }
 }
 
-/// Faults of the options that all training stages share.
-pub fn check_training(schedule: &ScheduleConfig, optim: &OptimConfig, checkpoints: &LoopConfig) -> Vec<OptionFault> {
-    let mut faults = Vec::new();
-    if let Err(e) = schedule.check() {
-        faults.push(OptionFault::new("learning_rate", e.to_string()));
-    }
-    if let Err(e) = optim.check() {
-        faults.push(OptionFault::new("weight_decay", e.to_string()));
-    }
-    if checkpoints.checkpoint_every == 0 {
-        faults.push(OptionFault::new("checkpoint_every", "expected at least 1"));
-    }
-    faults
+/// Files that a stage reads beside its shards: those of `from`.
+pub fn files(config: &PretrainConfig, folder: &Path) -> std::result::Result<Vec<(String, Asset)>, OptionFault> {
+    let Some(from) = &config.from else { return Ok(Vec::new()) };
+    let files = imported::files(&folder.join(from))?;
+    imported::check_length(&folder.join(from), config.sequence_len)?;
+    Ok(files)
 }
 
 /// Passes over the same text after which another one teaches little (Muennighoff et al. 2023).
@@ -177,37 +259,34 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
             loader.tokens()
         )));
     }
-    let rows = (config.batch_tokens / config.sequence_len as u64) as usize;
-    let micro_rows = (config.micro_batch_tokens / config.sequence_len as u64) as usize;
-    let plan = Plan {
-        steps: config.steps(),
-        checkpoint_every: config.checkpoints.checkpoint_every,
-        schedule: &config.schedule,
-        tokenizer: folder,
-    };
+    let timeline = config.timeline().map_err(model_error)?;
+    let rates = |step| timeline.at(step).rates;
+    let plan = Plan { steps: timeline.steps(), rates: &rates, options: &config.checkpoints, tokenizer: folder };
     let start = || -> Result<Trainer> {
-        let model = Model::init(config.model(tokenizer.vocab_size()), context.stage.seed).map_err(model_error)?;
-        Trainer::with_rule(model, &config.optim, &config.rule).map_err(model_error)
+        let sizes = config.sizes(context.folder, tokenizer.vocab_size())?;
+        let model = match &config.from {
+            None => Model::init(sizes, context.stage.seed).map_err(model_error)?,
+            Some(from) => imported::model(&context.folder.join(from), &tokenizer, sizes)?,
+        };
+        let mut trainer = Trainer::with_rule(model, &config.optim, &config.rule).map_err(model_error)?;
+        trainer.noise = config.noise_scale.then(NoiseScale::default);
+        trainer.ema = config.ema_decay.map(|decay| Ema::new(&trainer.model, decay)).transpose().map_err(model_error)?;
+        Ok(trainer)
     };
-    model::train(context, &plan, start, |trainer, step, lr| {
-        trainer.recompute = config.recompute;
-        let batches = loader.micro_batches(step, rows, micro_rows).map_err(|e| open::loader_error(folder, e))?;
+    training::train(context, &plan, start, |turn| {
+        turn.trainer.recompute = config.recompute;
+        let step = timeline.at(turn.step);
+        let batches = micro_batches(&loader, &step, config.micro_rows()).map_err(|e| open::loader_error(folder, e))?;
         let segments: Vec<_> =
             batches.iter().enumerate().flat_map(|(m, b)| align::loss::step::rows(m, b.b, b.t)).collect();
-        let mut found = Metrics::new();
-        let report = trainer
-            .step(&batches, lr, |stats| {
-                let (output, grads) =
-                    model::apply(stats, &batches, &segments, |tokens| sft(&SftConfig::default(), &tokens))
-                        .map_err(|e| trainer::Error::Loss(e.to_string()))?;
-                found.insert("loss".into(), output.loss);
-                found.insert("entropy".into(), output.metrics.get("entropy").copied().unwrap_or(0.0));
-                Ok(grads)
-            })
-            .map_err(model_error)?;
-        found.insert("grad_norm".into(), report.grad_norm);
-        found.insert("tokens".into(), report.tokens as f64);
-        let trace = loader.windows_of_step(step, rows).into_iter().enumerate().map(|(i, w)| TraceRow {
+        let surprise = RefCell::new(Vec::new());
+        let look = |stats: &[TokenStats]| *surprise.borrow_mut() = mean_losses(stats, config.sequence_len);
+        let documents = || named_documents(context.input(), &shards, &loader, &step, &surprise.borrow());
+        let loss = |tokens: Vec<align::loss::Tokens>| sft(&SftConfig::default(), &tokens);
+        let (output, mut found) = turn.take(&batches, &segments, loss, look, documents)?;
+        found.insert("entropy".into(), output.metrics.get("entropy").copied().unwrap_or(0.0));
+        let windows = samples(&step).flat_map(|sample| loader.windows_of_sample(sample));
+        let trace = windows.enumerate().map(|(i, w)| TraceRow {
             window: Some(i as u64),
             shard: Some(w.shard as u64),
             token_start: Some(w.start),
@@ -216,4 +295,73 @@ pub fn run(context: &Context<'_>, config: &PretrainConfig) -> Result<Output> {
         });
         Ok((found, trace.collect()))
     })
+}
+
+/// The loader's samples of a step.
+fn samples(step: &StepPlan) -> std::ops::Range<u64> {
+    step.first_sample..step.first_sample + step.rows as u64
+}
+
+/// The batches of a step: at most `micro_rows` windows each, cut into rows of the step's length.
+fn micro_batches(loader: &Loader<'_>, step: &StepPlan, micro_rows: usize) -> trainer::Result<Vec<trainer::Batch>> {
+    let starts = (0..step.rows).step_by(micro_rows);
+    let batch = |row: usize| loader.samples(step.first_sample + row as u64, micro_rows.min(step.rows - row));
+    starts.map(|row| Ok(batch(row)?.in_rows_of(step.sequence_len))).collect()
+}
+
+/// Mean negative log-prob of each window of a step; NaN where a log-prob is.
+fn mean_losses(stats: &[TokenStats], window: usize) -> Vec<f64> {
+    let mean = |logprobs: &[f32]| -logprobs.iter().map(|l| f64::from(*l)).sum::<f64>() / window as f64;
+    stats.iter().flat_map(|s| s.logprob.chunks(window).map(mean)).collect()
+}
+
+/// Documents that an error names.
+const NAMED: usize = 12;
+
+/// The documents of a step as `ID (URL)`, those of the windows with the greatest loss first; the last entry counts what is left out.
+fn named_documents(
+    shards: &Dataset,
+    set: &ShardSet,
+    loader: &Loader<'_>,
+    step: &StepPlan,
+    losses: &[f64],
+) -> Vec<String> {
+    let mut windows: Vec<(u64, f64)> = samples(step).zip(losses.iter().copied()).collect();
+    let rank = |loss: f64| if loss.is_nan() { f64::INFINITY } else { loss };
+    windows.sort_by(|a, b| rank(b.1).total_cmp(&rank(a.1)));
+    let mut rows = Vec::new();
+    for window in windows.iter().flat_map(|(sample, _)| loader.windows_of_sample(*sample)) {
+        let found = set.documents_in(window.shard, window.range()).map(|piece| set.row(piece.shard, piece.document));
+        found.for_each(|row| {
+            if !rows.contains(&row) {
+                rows.push(row)
+            }
+        });
+    }
+    let left_out = rows.len().saturating_sub(NAMED);
+    rows.truncate(NAMED);
+    match names(shards, &rows) {
+        Ok(mut named) => {
+            named.extend((left_out > 0).then(|| format!("and {left_out} more")));
+            named
+        }
+        Err(e) => vec![format!("rows {rows:?} of {} ({e})", crate::dataset::DOCUMENTS)],
+    }
+}
+
+/// `ID (URL)` of rows of the table of documents.
+fn names(shards: &Dataset, rows: &[u64]) -> Result<Vec<String>> {
+    let documents = open::Documents::open(shards)?;
+    let mut sorted = rows.to_vec();
+    sorted.sort_unstable();
+    let has_url = shards.schema()?.column_with_name("url").is_some();
+    let table = documents.rows(&sorted, if has_url { &["id", "url"] } else { &["id"] })?;
+    let ids = string_column(&table, "id")?;
+    let urls = has_url.then(|| string_column(&table, "url")).transpose()?;
+    let name = |at: usize| match urls.filter(|urls| !urls.is_null(at)) {
+        Some(urls) => format!("{} ({})", ids.value(at), urls.value(at)),
+        None => ids.value(at).to_string(),
+    };
+    let by_row: BTreeMap<u64, String> = sorted.iter().enumerate().map(|(at, row)| (*row, name(at))).collect();
+    Ok(rows.iter().map(|row| by_row[row].clone()).collect())
 }

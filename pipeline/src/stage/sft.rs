@@ -1,7 +1,7 @@
 //! `sft`: prompts and completions to a fine-tuned model.
 
-use super::model::{self, Example, LoopConfig, Metrics, Plan, model_error, render};
-use super::pretrain::check_training;
+use super::model::{self, Example, model_error, render};
+use super::training::{self, LoopConfig, Plan};
 use super::{Context, Output};
 use crate::dataset::{Dataset, string_column};
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use datafusion::arrow::array::{Array, StringArray};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokenizer::Tokenizer;
-use trainer::optim::{OptimConfig, ScheduleConfig};
+use trainer::optim::{OptimConfig, Rates, ScheduleConfig};
 use trainer::packing::pack;
 use trainer::trainer::Trainer;
 
@@ -51,7 +51,7 @@ impl Default for SftStage {
 
 impl Options for SftStage {
     fn check(&self) -> Vec<OptionFault> {
-        let mut faults = check_training(&self.schedule, &self.optim, &self.checkpoints);
+        let mut faults = training::check(&self.schedule, &self.optim, &self.checkpoints);
         if !(self.epochs > 0.0 && self.epochs.is_finite()) {
             faults.push(OptionFault::new("epochs", format!("expected above 0, got {}", self.epochs)));
         }
@@ -128,31 +128,20 @@ pub fn run(context: &Context<'_>, config: &SftStage) -> Result<Output> {
     let sequence_len = base.config().sequence_len;
     let examples = examples(context, &tokenizer, sequence_len)?;
     let steps = ((examples.len() as f64 * config.epochs) / config.batch_size as f64).ceil().max(1.0) as u64;
-    let plan = Plan {
-        steps,
-        checkpoint_every: config.checkpoints.checkpoint_every,
-        schedule: &config.schedule,
-        tokenizer: &source.path,
-    };
+    let rates = |step| Rates::of(config.schedule.lr_at(step, steps));
+    let plan = Plan { steps, rates: &rates, options: &config.checkpoints, tokenizer: &source.path };
     let start = || Trainer::new(base.clone(), &config.optim).map_err(model_error);
-    model::train(context, &plan, start, |trainer, step, lr| {
-        let rows = model::shuffled(context.stage.seed, "sft", step, config.batch_size, examples.len());
+    training::train(context, &plan, start, |turn| {
+        let rows = model::shuffled(context.stage.seed, "sft", turn.step, config.batch_size, examples.len());
         let chosen: Vec<_> = rows.iter().map(|i| examples[*i].masked.clone()).collect();
         let packing = pack(&chosen, sequence_len, 16).map_err(model_error)?;
         let segments = model::segments(&packing);
-        let mut found = Metrics::new();
-        let report = trainer
-            .step(&packing.batches, lr, |stats| {
-                let loss = SftConfig { loss: config.loss };
-                let (output, grads) = model::apply(stats, &packing.batches, &segments, |tokens| sft(&loss, &tokens))
-                    .map_err(|e| trainer::Error::Loss(e.to_string()))?;
-                found.extend(output.metrics);
-                found.insert("loss".into(), output.loss);
-                Ok(grads)
-            })
-            .map_err(model_error)?;
-        found.insert("grad_norm".into(), report.grad_norm);
-        found.insert("tokens".into(), report.tokens as f64);
+        let documents = || rows.iter().map(|i| examples[*i].id.clone()).collect();
+        let loss = SftConfig { loss: config.loss };
+        let (output, taken) =
+            turn.take(&packing.batches, &segments, |tokens| sft(&loss, &tokens), |_| (), documents)?;
+        let mut found = output.metrics;
+        found.extend(taken);
         Ok((found, rows.iter().map(|i| examples[*i].trace()).collect()))
     })
 }

@@ -55,8 +55,13 @@ pub fn shapes(stages: &[Stage], skip: &BTreeSet<String>) -> (BTreeMap<String, Sh
     for stage in stages.iter().filter(|s| !skip.contains(&s.name)) {
         let mut found = missing_columns(stage, &known);
         found.extend(wrong_models(stage, stages));
-        if let StageOptions::Export(_) = &stage.options {
-            found.extend(export::check_references(stage));
+        match &stage.options {
+            StageOptions::Export(o) => {
+                found.extend(export::check_references(stage));
+                found.extend(model::check_weights(o.weights, "model", stage, stages));
+            }
+            StageOptions::Eval(o) => found.extend(model::check_weights(o.weights, "models", stage, stages)),
+            _ => {}
         }
         let inputs: Option<Vec<(&str, Shape)>> =
             stage.inputs.iter().map(|n| Some((n.as_str(), known.get(n)?.clone()))).collect();

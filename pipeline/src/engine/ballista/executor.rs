@@ -53,6 +53,7 @@ pub fn executor(options: &ExecutorOptions) -> Result<()> {
         engine: Engine::Local,
         scratch: Some(options.work_dir.clone()),
         cut: Cut::default(),
+        ranks: None,
     });
     let functions = state(config()).map(|s| BallistaFunctionRegistry::from(&s))?;
     let settings = ExecutorProcessConfig {
