@@ -146,6 +146,8 @@ impl ModelConfig {
 #[derive(Clone, Debug)]
 pub struct Model<T = f32> {
     config: ModelConfig,
+    /// Sizes of the tensors that are here: the same, but for a part of a model (`parallel::part`).
+    local: Arc<ModelConfig>,
     names: Arc<[String]>,
     layout: Arc<Layout>,
     tensors: Vec<Tensor>,
@@ -200,8 +202,33 @@ impl<T: Scalar> Model<T> {
 
     /// The same model with other weights, in canonical order and of equal shapes.
     pub fn with_tensors(&self, tensors: Vec<Tensor>) -> Result<Self> {
-        let named = self.names.iter().cloned().zip(tensors).collect();
-        Self::of_tensors(self.config.clone(), named)
+        let mut next = Vec::with_capacity(tensors.len());
+        for ((name, old), new) in self.params().zip(tensors) {
+            if old.dims() != new.dims() {
+                let (name, expected, got) = (name.to_owned(), old.dims().to_vec(), new.dims().to_vec());
+                return Err(Error::Shape { name, expected, got });
+            }
+            next.push(new.to_dtype(T::DTYPE)?.to_device(&Device::Cpu)?.contiguous()?.detach());
+        }
+        if next.len() != self.names.len() {
+            return Err(Error::MissingTensor { name: self.names[next.len()].clone() });
+        }
+        Ok(Self::part(self.config.clone(), self.local.clone(), next))
+    }
+
+    /// A model of which only some tensors, or parts of them, are here: `local` are the sizes of those; the others are empty.
+    pub(crate) fn part(config: ModelConfig, local: Arc<ModelConfig>, tensors: Vec<Tensor>) -> Self {
+        Self { local, ..Self::assemble(config, tensors) }
+    }
+
+    /// The same with these tensors in place.
+    pub(crate) fn filled(&self, tensors: impl IntoIterator<Item = (usize, Tensor)>) -> Self {
+        let mut next = self.clone();
+        for (at, tensor) in tensors {
+            next.tensors[at] = tensor;
+            next.packed[at] = Default::default();
+        }
+        next
     }
 
     /// The same weights in another type.
@@ -213,7 +240,13 @@ impl<T: Scalar> Model<T> {
         let names: Arc<[String]> = config.parameters().into_iter().map(|(name, _)| name).collect();
         let packed = tensors.iter().map(|_| Default::default()).collect();
         let layout = Arc::new(Layout::new(&config));
-        Self { config, names, layout, tensors, packed }
+        let local = Arc::new(config.clone());
+        Self { config, local, names, layout, tensors, packed }
+    }
+
+    /// Sizes of the tensors that are here: heads, feed-forward and vocabulary of this rank.
+    pub(crate) fn local(&self) -> &ModelConfig {
+        &self.local
     }
 
     /// Sizes.

@@ -5,6 +5,7 @@
 //! backward needs; with `recompute` only the carry is kept and the block runs again, to the same bits. The blocks
 //! themselves are in `blocks`; losses are elsewhere.
 
+use crate::blocks::Peers;
 use crate::blocks::{Embedding, Head, Layer};
 use crate::family::Position;
 use crate::ops::Scalar;
@@ -13,6 +14,7 @@ use crate::ops::rope::{Angles, Wavelengths};
 use crate::{Batch, Error, Model, Result};
 use candle_core::Tensor;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What the head says about the `targets` of one micro-batch; all columns `[b * t]`, 0 where `loss_mask` is 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +58,10 @@ pub struct Ctx<'a, T = f32> {
     pub recompute: bool,
     /// Randomness of dropout; without it nothing is dropped, as in evaluation.
     pub noise: Option<Noise>,
-    pub(crate) rotations: Rotations,
-    pub(crate) documents: Vec<Vec<Range<usize>>>,
+    /// With whom matrices are shared; None: they are whole here.
+    pub(crate) peers: Option<Peers<'a>>,
+    pub(crate) rotations: Arc<Rotations>,
+    pub(crate) documents: Arc<Vec<Vec<Range<usize>>>>,
 }
 
 impl<'a, T: Scalar> Ctx<'a, T> {
@@ -72,9 +76,28 @@ impl<'a, T: Scalar> Ctx<'a, T> {
             ops: Ops::default(),
             recompute: false,
             noise: None,
-            rotations: Rotations::new(model, &batch.positions),
-            documents: (0..batch.b).map(|row| batch.documents(row)).collect(),
+            peers: None,
+            rotations: Arc::new(Rotations::new(model, &batch.positions)),
+            documents: Arc::new((0..batch.b).map(|row| batch.documents(row)).collect()),
         })
+    }
+
+    /// The same micro-batch under other tensors of the same model.
+    pub(crate) fn with<'b>(&self, model: &'b Model<T>) -> Ctx<'b, T>
+    where
+        'a: 'b,
+    {
+        let (rotations, documents) = (self.rotations.clone(), self.documents.clone());
+        Ctx {
+            model,
+            batch: self.batch,
+            ops: self.ops,
+            recompute: self.recompute,
+            noise: self.noise,
+            peers: self.peers,
+            rotations,
+            documents,
+        }
     }
 
     /// How layer `l` rotates the batch's positions, if it does.
@@ -223,10 +246,7 @@ pub fn forward<T: Scalar>(ctx: &Ctx<T>) -> Result<(TokenStats<T>, Vec<Saved<T>>)
 
 /// Gradients of all parameters, given the loss's gradient of the statistics.
 pub fn backward<T: Scalar>(ctx: &Ctx<T>, mut saved: Vec<Saved<T>>, grad: TokenGrad<T>) -> Result<Gradients<T>> {
-    let n = ctx.batch.len();
-    if grad.d_logprob.len() != n || grad.d_entropy.as_ref().is_some_and(|d| d.len() != n) {
-        return Err(Error::Loss(format!("gradients of {} tokens, expected {n}", grad.d_logprob.len())));
-    }
+    check_grad(ctx, &grad)?;
     let mut gradients = Gradients::zeros(ctx.model);
     let mut slope = Slope::Stats(grad);
     for block in blocks(ctx.model).iter().rev() {
@@ -237,6 +257,15 @@ pub fn backward<T: Scalar>(ctx: &Ctx<T>, mut saved: Vec<Saved<T>>, grad: TokenGr
         slope = block.backward(ctx, kept, slope, &mut gradients)?;
     }
     Ok(gradients)
+}
+
+/// Ok if a loss's gradient has a number per token.
+pub(crate) fn check_grad<T: Scalar>(ctx: &Ctx<T>, grad: &TokenGrad<T>) -> Result<()> {
+    let n = ctx.batch.len();
+    if grad.d_logprob.len() != n || grad.d_entropy.as_ref().is_some_and(|d| d.len() != n) {
+        return Err(Error::Loss(format!("gradients of {} tokens, expected {n}", grad.d_logprob.len())));
+    }
+    Ok(())
 }
 
 /// Token statistics of a batch without gradients; no activation is kept.

@@ -46,8 +46,8 @@ pub struct Trainer<T = f32> {
 /// The summed gradient of one step, not yet applied.
 pub struct Prepared<T = f32> {
     /// Of the parameters whose state is here.
-    gradients: Vec<Vec<T>>,
-    noise: Option<NoiseSample>,
+    pub(crate) gradients: Vec<Vec<T>>,
+    pub(crate) noise: Option<NoiseSample>,
     /// Global L2 norm of the gradient before clipping; may be infinite or NaN.
     pub grad_norm: f64,
     /// Positions with a non-zero loss mask.
@@ -258,7 +258,7 @@ impl<T: Scalar> Trainer<T> {
 }
 
 /// Positions with a non-zero loss mask.
-fn counted(batch: &Batch) -> usize {
+pub(crate) fn counted(batch: &Batch) -> usize {
     batch.loss_mask.iter().filter(|mask| **mask != 0.0).count()
 }
 

@@ -64,7 +64,7 @@ struct Back<'a, T> {
 impl<T: Scalar> Parts<'_, T> {
     /// Numbers per row: the input norm's, raw queries and keys, and the statistics of their norms.
     fn widths(&self) -> (usize, [usize; 2], [usize; 2]) {
-        let kept = self.norm(Part::InputNorm, Part::InputNormBias).map_or(0, |norm| norm.norm().kept());
+        let kept = self.entry_norm().map_or(0, |norm| norm.norm().kept());
         let (q, kv) = (self.heads.q_dim(), self.heads.kv_dim());
         match self.family().qk_norm {
             QkNorm::None => (kept, [0, 0], [0, 0]),
@@ -78,7 +78,7 @@ impl<T: Scalar> Parts<'_, T> {
         let (c, q_dim, kv, eps) = (self.c(), self.heads.q_dim(), self.heads.kv_dim(), self.model.config().norm_eps);
         let rows = x.len() / c;
         let (kept, raw, groups) = self.widths();
-        let norm = self.norm(Part::InputNorm, Part::InputNormBias);
+        let norm = self.entry_norm();
         let gains = [Part::QueryNorm, Part::KeyNorm].map(|part| self.vector(part));
         let biases = [Part::QueryBias, Part::KeyBias, Part::ValueBias].map(|part| self.vector(part));
         let weights = [Part::Query, Part::Key, Part::Value].map(|part| self.packed(part));
@@ -154,7 +154,7 @@ impl<T: Scalar> Parts<'_, T> {
         let (c, q_dim, kv) = (self.c(), self.heads.q_dim(), self.heads.kv_dim());
         let rows = entry.x.len() / c;
         let (kept, raw, groups) = self.widths();
-        let norm = self.norm(Part::InputNorm, Part::InputNormBias);
+        let norm = self.entry_norm();
         let gains = [Part::QueryNorm, Part::KeyNorm].map(|part| self.vector(part));
         let biases = [Part::QueryBias, Part::KeyBias, Part::ValueBias].map(|part| self.vector(part));
         let weights = [Part::Query, Part::Key, Part::Value].map(|part| self.packed_backward(part));

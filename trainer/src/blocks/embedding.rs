@@ -3,7 +3,7 @@
 //! In: the batch's ids and positions. Out: `[b, t, c]`; backward adds to the gradient of the table, which a tied head has
 //! begun, and to that of learned positions.
 
-use super::{composed, tensor};
+use super::{composed, shared_ends, tensor};
 use crate::family::Position;
 use crate::ops::dropout::{Dropout, Place};
 use crate::ops::{Scalar, embedding, view};
@@ -17,9 +17,15 @@ pub struct Embedding;
 
 /// `x: [rows, c]` of ids at positions, which learned positions must hold.
 pub(crate) fn embed<T: Scalar>(model: &Model<T>, ids: &[u32], positions: &[u32]) -> Vec<T> {
-    let (config, c) = (model.config(), model.config().n_embd);
+    let c = model.config().n_embd;
     let mut x = vec![T::ZERO; ids.len() * c];
     embedding::forward(&model.slice(0), ids, c, &mut x);
+    placed(model, x, positions)
+}
+
+/// Rows of the table, scaled and with what the family adds for their positions.
+pub(super) fn placed<T: Scalar>(model: &Model<T>, mut x: Vec<T>, positions: &[u32]) -> Vec<T> {
+    let (config, c) = (model.config(), model.config().n_embd);
     let scale = T::of(config.family.embedding_scale);
     if scale != T::ONE {
         x.iter_mut().for_each(|x| *x *= scale);
@@ -47,7 +53,7 @@ fn parameters<T: Scalar>(model: &Model<T>) -> Vec<usize> {
     (0..model.layer_at(0)).collect()
 }
 
-fn dropout<T: Scalar>(ctx: &Ctx<T>) -> Option<Dropout> {
+pub(super) fn dropout<T: Scalar>(ctx: &Ctx<T>) -> Option<Dropout> {
     let (config, batch) = (ctx.model.config(), ctx.batch);
     Dropout::new(config.family.dropout, ctx.noise, Place::Embedding, batch.b, batch.t, config.n_embd)
 }
@@ -58,6 +64,9 @@ impl<T: Scalar> Block<T> for Embedding {
         if ctx.ops == Ops::Composed {
             let weights = &ctx.model.tensors()[..ctx.model.layer_at(0)];
             return Ok((Carry::Hidden(composed::embedding(ctx, weights)?), Vec::new()));
+        }
+        if let Some(peers) = ctx.peers {
+            return Ok((shared_ends::embed(ctx, peers)?, Vec::new()));
         }
         let mut x = embed(ctx.model, &batch.ids, &batch.positions);
         if let Some(dropout) = dropout(ctx) {
@@ -78,6 +87,10 @@ impl<T: Scalar> Block<T> for Embedding {
             composed::backward(ctx, None, &parameters(ctx.model), gradients, |_, w| {
                 (composed::embedding(ctx, w)? * &slope)?.sum_all()
             })?;
+            return Ok(Slope::End);
+        }
+        if let Some(peers) = ctx.peers {
+            shared_ends::embed_backward(ctx, peers, &slope, gradients)?;
             return Ok(Slope::End);
         }
         let (config, c) = (ctx.model.config(), ctx.model.config().n_embd);

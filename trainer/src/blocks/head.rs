@@ -7,10 +7,10 @@
 //! (Chowdhery et al. 2022, section 5).
 
 use super::parts::NormWeights;
-use super::{add_to, composed, tensor};
+use super::{add_to, composed, shared_ends, tensor};
 use crate::family::Norm;
 use crate::ops::linear::{WeightGrad, linear, linear_rows, weight_grads};
-use crate::ops::{Scalar, cross_entropy, view};
+use crate::ops::{Scalar, cross_entropy, cross_entropy_parts, view};
 use crate::tape::{Block, Carry, Ctx, Gradients, Ops, Slope, TokenGrad, TokenStats};
 use crate::{Model, ModelConfig, Result};
 use candle_core::{Device, Tensor};
@@ -27,6 +27,9 @@ impl<T: Scalar> Block<T> for Head {
         let input = carry.hidden();
         if ctx.ops == Ops::Composed {
             return composed_forward(ctx, input);
+        }
+        if let Some(peers) = ctx.peers {
+            return shared_ends::head(ctx, peers, input);
         }
         let active: Vec<usize> = (0..ctx.batch.len()).filter(|&at| ctx.batch.loss_mask[at] != 0.0).collect();
         let rows = row_stats(ctx, &view(&input)?, &active);
@@ -64,6 +67,9 @@ impl<T: Scalar> Block<T> for Head {
         let shape = [ctx.batch.b, ctx.batch.t, config.n_embd];
         if ctx.ops == Ops::Composed {
             return composed_backward(ctx, &kept[0], &grad, gradients);
+        }
+        if let Some(peers) = ctx.peers {
+            return shared_ends::head_backward(ctx, peers, &kept, &grad, gradients);
         }
         let mut dx = vec![T::ZERO; ctx.batch.len() * config.n_embd];
         let active: Vec<usize> = (0..ctx.batch.len())
@@ -111,31 +117,31 @@ fn row_stats<T: Scalar>(ctx: &Ctx<T>, x: &[T], active: &[usize]) -> Vec<[T; 5]> 
 }
 
 /// The final norm.
-fn final_norm<T: Scalar>(model: &Model<T>) -> NormWeights<'_, T> {
+pub(super) fn final_norm<T: Scalar>(model: &Model<T>) -> NormWeights<'_, T> {
     let (config, at) = (model.config(), model.norm_at());
     let bias = (config.family.norm == Norm::Layer).then(|| model.slice(at + 1));
     NormWeights { gain: model.slice(at), bias, eps: config.norm_eps }
 }
 
 /// Caps logits, if the family does.
-fn cap<T: Scalar>(config: &ModelConfig, logits: &mut [T]) {
+pub(super) fn cap<T: Scalar>(config: &ModelConfig, logits: &mut [T]) {
     if let Some(cap) = config.family.logit_softcap {
         cross_entropy::soft_cap(logits, T::of(cap));
     }
 }
 
-/// The gradient of one row's logits, in their place; `stats` is the row's entropy and log-sum-exp.
-fn logit_slopes<T: Scalar>(
+/// The gradient of one row's logits (or of those of them that are here), in their place; `stats` is the row's entropy and log-sum-exp.
+pub(super) fn logit_slopes<T: Scalar>(
     config: &ModelConfig,
     logits: &mut [T],
-    target: u32,
+    target: Option<u32>,
     stats: [T; 2],
     d_logprob: T,
     d_entropy: T,
 ) {
     let (z, [entropy, logsumexp]) = (T::of(config.family.z_loss), stats);
     let kept = if z > T::ZERO || config.family.logit_softcap.is_some() { logits.to_vec() } else { Vec::new() };
-    cross_entropy::row_backward(logits, target, [T::ZERO, entropy, logsumexp], d_logprob, d_entropy);
+    cross_entropy_parts::row_backward(logits, target, [T::ZERO, entropy, logsumexp], d_logprob, d_entropy);
     if z > T::ZERO {
         cross_entropy::logsumexp_backward(&kept, logsumexp, T::of(2.0) * z * logsumexp * d_logprob.abs(), logits);
     }
@@ -178,7 +184,7 @@ fn back<T: Scalar>(
                 for (logits, &at) in logits.chunks_exact_mut(v).zip(rows) {
                     let d_entropy = grad.d_entropy.as_ref().map_or(T::ZERO, |d| d[at]);
                     let stats = [entropy[at], logsumexp[at]];
-                    logit_slopes(config, logits, ctx.batch.targets[at], stats, grad.d_logprob[at], d_entropy);
+                    logit_slopes(config, logits, Some(ctx.batch.targets[at]), stats, grad.d_logprob[at], d_entropy);
                 }
                 linear_rows(logits, weight_back, d_normed, false);
                 norm.backward(hidden, &norms, d_normed, slopes)
@@ -196,7 +202,7 @@ fn back<T: Scalar>(
     weight_grads(vec![WeightGrad { dy: logits, x: &normed, dw, out: v, inner: c }]);
 }
 
-fn gather<T: Scalar>(x: &[T], rows: &[usize], c: usize, out: &mut [T]) {
+pub(super) fn gather<T: Scalar>(x: &[T], rows: &[usize], c: usize, out: &mut [T]) {
     for (out, &at) in out.chunks_exact_mut(c).zip(rows) {
         out.copy_from_slice(&x[at * c..(at + 1) * c]);
     }

@@ -10,12 +10,15 @@ mod head;
 mod layer;
 mod mlp;
 pub(crate) mod parts;
+mod shared;
+mod shared_ends;
 
 pub use embedding::Embedding;
 pub(crate) use embedding::embed;
 pub use head::Head;
 pub(crate) use head::last_logits;
 pub use layer::Layer;
+pub(crate) use shared::Peers;
 
 use crate::Result;
 use crate::ops::Scalar;

@@ -23,17 +23,29 @@ pub(crate) struct Parts<'a, T = f32> {
     pub heads: Heads,
     noise: Option<Noise>,
     rows: (usize, usize), // b, t
+    /// The norm before attention is done elsewhere.
+    normed: bool,
 }
 
 impl<'a, T: Scalar> Parts<'a, T> {
     /// Layer `l` without dropout.
     pub fn new(model: &'a Model<T>, l: usize) -> Self {
-        Self { model, l, heads: model.config().heads(l), noise: None, rows: (0, 0) }
+        Self { model, l, heads: model.local().heads(l), noise: None, rows: (0, 0), normed: false }
     }
 
     /// Layer `l` in a micro-batch.
     pub fn in_batch(ctx: &Ctx<'a, T>, l: usize) -> Self {
         Self { noise: ctx.noise, rows: (ctx.batch.b, ctx.batch.t), ..Self::new(ctx.model, l) }
+    }
+
+    /// Layer `l` of matrices shared with peers, whose input comes normed.
+    pub fn shared(ctx: &Ctx<'a, T>, l: usize) -> Self {
+        Self { normed: true, ..Self::in_batch(ctx, l) }
+    }
+
+    /// The norm before attention, unless it is done elsewhere.
+    pub fn entry_norm(&self) -> Option<NormWeights<'a, T>> {
+        self.norm(Part::InputNorm, Part::InputNormBias).filter(|_| !self.normed)
     }
 
     pub fn family(&self) -> &'a Family {
@@ -185,9 +197,24 @@ impl<T: Scalar> Exit<'_, T> {
             linear_rows(inner, self.matrix, y, true);
             return self.add_bias(y);
         }
-        let added = if self.norm.is_some() { &mut *z } else { &mut *y };
-        linear_rows(inner, self.matrix, added, false);
-        self.add_bias(added);
+        linear_rows(inner, self.matrix, if self.norm.is_some() { z } else { y }, false);
+        self.close(x, y, z, stats, first);
+    }
+
+    /// [`Exit::forward`] of the matrix's product `added`, which may have come from peers.
+    pub fn after(&self, x: &[T], added: &[T], y: &mut [T], z: &mut [T], stats: &mut [T], first: usize) {
+        if self.plain() {
+            y.copy_from_slice(added);
+            self.add_bias(y);
+            return add_to(y, x);
+        }
+        if self.norm.is_some() { &mut *z } else { &mut *y }.copy_from_slice(added);
+        self.close(x, y, z, stats, first);
+    }
+
+    /// Bias, dropout, norm and sum, from the matrix's product in `z` if there is a norm, else in `y`.
+    fn close(&self, x: &[T], y: &mut [T], z: &mut [T], stats: &mut [T], first: usize) {
+        self.add_bias(if self.norm.is_some() { z } else { y });
         match &self.norm {
             Some(norm) if self.of_sum => {
                 self.drop(z, first);

@@ -12,6 +12,7 @@ mod attention_backward;
 mod attention_tests;
 pub mod bias;
 pub mod cross_entropy;
+pub mod cross_entropy_parts;
 pub mod dropout;
 pub mod embedding;
 pub(crate) mod gemm;

@@ -308,7 +308,8 @@ pub(crate) fn apply_to<T: Scalar>(
     let parts = works.iter_mut().zip(gradients).zip(&hows).zip(tensors);
     let jobs: Vec<Job<T>> = parts.flat_map(|(((work, g), how), tensor)| step.jobs(*how, tensor, g, work)).collect();
     jobs.into_par_iter().for_each(Job::run);
-    for (i, work) in works.iter_mut().enumerate().filter(|(i, _)| hows[*i] == Treatment::Muon) {
+    let muon = |i: &usize| hows[*i] == Treatment::Muon && !gradients[*i].is_empty();
+    for (i, work) in works.iter_mut().enumerate().filter(|(i, _)| muon(i)) {
         step.muon(&tensors[i], &gradients[i], work);
     }
     let (mut weights, mut next) = (Vec::new(), state.to_vec());

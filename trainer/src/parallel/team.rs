@@ -135,16 +135,21 @@ fn cut<T: Copy>(data: &[T], lens: impl IntoIterator<Item = usize>) -> Vec<Vec<T>
     lens.into_iter().map(piece).collect()
 }
 
+/// Parameters of each rank, as [`even_shares`] cuts them.
+fn shares<T: Scalar>(model: &Model<T>, ranks: usize) -> Vec<Range<usize>> {
+    even_shares(&model.tensors().iter().map(Tensor::elem_count).collect::<Vec<_>>(), ranks)
+}
+
 /// Parameters of each rank, in canonical order: parameter `i` belongs to the rank in whose equal part of all numbers its
 /// middle lies. A parameter is never cut, so shares are as even as the largest parameter allows.
-fn shares<T: Scalar>(model: &Model<T>, ranks: usize) -> Vec<Range<usize>> {
-    let total: usize = model.tensors().iter().map(Tensor::elem_count).sum();
+pub(super) fn even_shares(sizes: &[usize], ranks: usize) -> Vec<Range<usize>> {
+    let total: usize = sizes.iter().sum();
     let (mut before, mut start) = (0, 0);
     let mut ends = vec![0; ranks];
-    for (i, tensor) in model.tensors().iter().enumerate() {
-        let middle = before + tensor.elem_count() / 2;
+    for (i, size) in sizes.iter().enumerate() {
+        let middle = before + size / 2;
         ends[(middle * ranks / total.max(1)).min(ranks - 1)] = i + 1;
-        before += tensor.elem_count();
+        before += size;
     }
     let share = |end: usize| {
         let end = end.max(start);
