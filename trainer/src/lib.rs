@@ -2,7 +2,8 @@
 //!
 //! In: token shards and losses. Out: weights, per-token statistics, sampled tokens. All arithmetic of the model half
 //! lives here; what a loss *means* is `align`'s business, files and stages are `pipeline`'s. candle Tensors are the
-//! containers, the arithmetic is our own fused f32 code whose bits depend neither on threads nor on batch mates.
+//! containers, the arithmetic is our own fused code, f32 to train and f64 to judge by, whose bits depend
+//! neither on threads nor on batch mates.
 //!
 //! Reading order: `model` (what the weights are), `tape` (how they are walked), `trainer` and `optim` (how they change),
 //! `parallel` (how ranks share the work).

@@ -8,7 +8,7 @@ use crate::family::Family;
 use crate::layout::{self, Layout, Part};
 use crate::ops::attention::Heads;
 use crate::ops::linear::Packed;
-use crate::ops::{View, view};
+use crate::ops::{Scalar, View, view};
 use crate::rng::Key;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -89,8 +89,8 @@ impl ModelConfig {
         let plain = Heads::new(self.n_head, self.n_kv_head, self.head_dim());
         Heads {
             window: self.family.window_of(l),
-            scale: self.family.attention_scale.map_or(plain.scale, |x| x as f32),
-            softcap: self.family.attention_softcap.map_or(0.0, |x| x as f32),
+            scale: self.family.attention_scale.unwrap_or(plain.scale),
+            softcap: self.family.attention_softcap.unwrap_or(0.0),
             ..plain
         }
     }
@@ -142,17 +142,19 @@ impl ModelConfig {
     }
 }
 
-/// A model: sizes and weights, f32 on the CPU, each weight `[out, in]` and contiguous.
+/// A model: sizes and weights, f32 (or f64, to judge by) on the CPU, each weight `[out, in]` and contiguous.
 #[derive(Clone, Debug)]
-pub struct Model {
+pub struct Model<T = f32> {
     config: ModelConfig,
+    /// Sizes of the tensors that are here: the same, but for a part of a model (`parallel::part`).
+    local: Arc<ModelConfig>,
     names: Arc<[String]>,
     layout: Arc<Layout>,
     tensors: Vec<Tensor>,
-    packed: Vec<[OnceLock<Arc<Packed>>; 2]>,
+    packed: Vec<[OnceLock<Arc<Packed<T>>>; 2]>,
 }
 
-impl Model {
+impl Model<f32> {
     /// Fresh weights: gains 1, biases 0, matrices normal(0, 0.02 sqrt(768 / n_embd)), projections back into the hidden stream scaled by
     /// `1 / sqrt(2 * n_layer)` (Radford et al. 2019, section 2.3). Each number depends on (seed, name, index) only.
     pub fn init(config: ModelConfig, seed: u64) -> Result<Self> {
@@ -174,8 +176,15 @@ impl Model {
         Ok(Self::assemble(config, tensors))
     }
 
-    /// A model of these tensors: f32, by Hugging Face name, exactly the parameters of `config`.
-    pub fn from_tensors(config: ModelConfig, mut by_name: BTreeMap<String, Tensor>) -> Result<Self> {
+    /// A model of these tensors: by Hugging Face name, exactly the parameters of `config`.
+    pub fn from_tensors(config: ModelConfig, by_name: BTreeMap<String, Tensor>) -> Result<Self> {
+        Self::of_tensors(config, by_name)
+    }
+}
+
+impl<T: Scalar> Model<T> {
+    /// [`Model::from_tensors`] in either type.
+    pub fn of_tensors(config: ModelConfig, mut by_name: BTreeMap<String, Tensor>) -> Result<Self> {
         config.check()?;
         let mut tensors = Vec::new();
         for (name, expected) in config.parameters() {
@@ -183,7 +192,7 @@ impl Model {
             if tensor.dims() != expected {
                 return Err(Error::Shape { name, expected, got: tensor.dims().to_vec() });
             }
-            tensors.push(tensor.to_dtype(candle_core::DType::F32)?.to_device(&Device::Cpu)?.contiguous()?.detach());
+            tensors.push(tensor.to_dtype(T::DTYPE)?.to_device(&Device::Cpu)?.contiguous()?.detach());
         }
         match by_name.into_keys().next() {
             Some(name) => Err(Error::UnknownTensor { name }),
@@ -193,15 +202,51 @@ impl Model {
 
     /// The same model with other weights, in canonical order and of equal shapes.
     pub fn with_tensors(&self, tensors: Vec<Tensor>) -> Result<Self> {
-        let named = self.names.iter().cloned().zip(tensors).collect();
-        Self::from_tensors(self.config.clone(), named)
+        let mut next = Vec::with_capacity(tensors.len());
+        for ((name, old), new) in self.params().zip(tensors) {
+            if old.dims() != new.dims() {
+                let (name, expected, got) = (name.to_owned(), old.dims().to_vec(), new.dims().to_vec());
+                return Err(Error::Shape { name, expected, got });
+            }
+            next.push(new.to_dtype(T::DTYPE)?.to_device(&Device::Cpu)?.contiguous()?.detach());
+        }
+        if next.len() != self.names.len() {
+            return Err(Error::MissingTensor { name: self.names[next.len()].clone() });
+        }
+        Ok(Self::part(self.config.clone(), self.local.clone(), next))
+    }
+
+    /// A model of which only some tensors, or parts of them, are here: `local` are the sizes of those; the others are empty.
+    pub(crate) fn part(config: ModelConfig, local: Arc<ModelConfig>, tensors: Vec<Tensor>) -> Self {
+        Self { local, ..Self::assemble(config, tensors) }
+    }
+
+    /// The same with these tensors in place.
+    pub(crate) fn filled(&self, tensors: impl IntoIterator<Item = (usize, Tensor)>) -> Self {
+        let mut next = self.clone();
+        for (at, tensor) in tensors {
+            next.tensors[at] = tensor;
+            next.packed[at] = Default::default();
+        }
+        next
+    }
+
+    /// The same weights in another type.
+    pub fn cast<U: Scalar>(&self) -> Result<Model<U>> {
+        Model::of_tensors(self.config.clone(), self.names.iter().cloned().zip(self.tensors.iter().cloned()).collect())
     }
 
     fn assemble(config: ModelConfig, tensors: Vec<Tensor>) -> Self {
         let names: Arc<[String]> = config.parameters().into_iter().map(|(name, _)| name).collect();
         let packed = tensors.iter().map(|_| Default::default()).collect();
         let layout = Arc::new(Layout::new(&config));
-        Self { config, names, layout, tensors, packed }
+        let local = Arc::new(config.clone());
+        Self { config, local, names, layout, tensors, packed }
+    }
+
+    /// Sizes of the tensors that are here: heads, feed-forward and vocabulary of this rank.
+    pub(crate) fn local(&self) -> &ModelConfig {
+        &self.local
     }
 
     /// Sizes.
@@ -260,12 +305,13 @@ impl Model {
     }
 
     /// Numbers of the parameter at canonical index `at`.
-    pub fn slice(&self, at: usize) -> View<'_> {
-        view(&self.tensors[at]).expect("weights are contiguous f32 on the CPU because every constructor makes them so")
+    pub fn slice(&self, at: usize) -> View<'_, T> {
+        view(&self.tensors[at])
+            .expect("weights are contiguous and of the model's type because every constructor makes them so")
     }
 
     /// The matrix at `at` packed for `y = x W^T`.
-    pub fn packed(&self, at: usize) -> &Packed {
+    pub fn packed(&self, at: usize) -> &Packed<T> {
         self.packed[at][0].get_or_init(|| {
             let (out, inner) = self.matrix_shape(at);
             Arc::new(Packed::transposed(&self.slice(at), out, inner))
@@ -273,7 +319,7 @@ impl Model {
     }
 
     /// The matrix at `at` packed for `dx = dy W`.
-    pub fn packed_backward(&self, at: usize) -> &Packed {
+    pub fn packed_backward(&self, at: usize) -> &Packed<T> {
         self.packed[at][1].get_or_init(|| {
             let (out, inner) = self.matrix_shape(at);
             Arc::new(Packed::plain(&self.slice(at), out, inner))

@@ -5,32 +5,35 @@
 //! backward needs; with `recompute` only the carry is kept and the block runs again, to the same bits. The blocks
 //! themselves are in `blocks`; losses are elsewhere.
 
+use crate::blocks::Peers;
 use crate::blocks::{Embedding, Head, Layer};
 use crate::family::Position;
+use crate::ops::Scalar;
 use crate::ops::dropout::Noise;
 use crate::ops::rope::{Angles, Wavelengths};
 use crate::{Batch, Error, Model, Result};
 use candle_core::Tensor;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What the head says about the `targets` of one micro-batch; all columns `[b * t]`, 0 where `loss_mask` is 0.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TokenStats {
+pub struct TokenStats<T = f32> {
     /// Log-probability of the target, in nats, <= 0.
-    pub logprob: Vec<f32>,
+    pub logprob: Vec<T>,
     /// Entropy of the next-token distribution, in nats, >= 0.
-    pub entropy: Vec<f32>,
+    pub entropy: Vec<T>,
     /// Log of the sum of exponentials of the logits, in nats.
-    pub logsumexp: Vec<f32>,
+    pub logsumexp: Vec<T>,
 }
 
 /// Derivative of a step's loss with respect to the statistics of one micro-batch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TokenGrad {
+pub struct TokenGrad<T = f32> {
     /// d loss / d logprob, `[b * t]`.
-    pub d_logprob: Vec<f32>,
+    pub d_logprob: Vec<T>,
     /// d loss / d entropy, `[b * t]`, if the loss uses the entropy.
-    pub d_entropy: Option<Vec<f32>>,
+    pub d_entropy: Option<Vec<T>>,
 }
 
 /// How a block computes.
@@ -44,9 +47,9 @@ pub enum Ops {
 }
 
 /// Everything that the blocks of one micro-batch read.
-pub struct Ctx<'a> {
+pub struct Ctx<'a, T = f32> {
     /// Weights.
-    pub model: &'a Model,
+    pub model: &'a Model<T>,
     /// Tokens.
     pub batch: &'a Batch,
     /// Which implementation runs.
@@ -55,13 +58,15 @@ pub struct Ctx<'a> {
     pub recompute: bool,
     /// Randomness of dropout; without it nothing is dropped, as in evaluation.
     pub noise: Option<Noise>,
-    pub(crate) rotations: Rotations,
-    pub(crate) documents: Vec<Vec<Range<usize>>>,
+    /// With whom matrices are shared; None: they are whole here.
+    pub(crate) peers: Option<Peers<'a>>,
+    pub(crate) rotations: Arc<Rotations>,
+    pub(crate) documents: Arc<Vec<Vec<Range<usize>>>>,
 }
 
-impl<'a> Ctx<'a> {
+impl<'a, T: Scalar> Ctx<'a, T> {
     /// Checks the batch against the model.
-    pub fn new(model: &'a Model, batch: &'a Batch) -> Result<Self> {
+    pub fn new(model: &'a Model<T>, batch: &'a Batch) -> Result<Self> {
         let config = model.config();
         batch.check(config.vocab_size)?;
         check_positions(model, &batch.positions)?;
@@ -71,9 +76,28 @@ impl<'a> Ctx<'a> {
             ops: Ops::default(),
             recompute: false,
             noise: None,
-            rotations: Rotations::new(model, &batch.positions),
-            documents: (0..batch.b).map(|row| batch.documents(row)).collect(),
+            peers: None,
+            rotations: Arc::new(Rotations::new(model, &batch.positions)),
+            documents: Arc::new((0..batch.b).map(|row| batch.documents(row)).collect()),
         })
+    }
+
+    /// The same micro-batch under other tensors of the same model.
+    pub(crate) fn with<'b>(&self, model: &'b Model<T>) -> Ctx<'b, T>
+    where
+        'a: 'b,
+    {
+        let (rotations, documents) = (self.rotations.clone(), self.documents.clone());
+        Ctx {
+            model,
+            batch: self.batch,
+            ops: self.ops,
+            recompute: self.recompute,
+            noise: self.noise,
+            peers: self.peers,
+            rotations,
+            documents,
+        }
     }
 
     /// How layer `l` rotates the batch's positions, if it does.
@@ -89,7 +113,7 @@ pub(crate) struct Rotations {
 }
 
 impl Rotations {
-    pub(crate) fn new(model: &Model, positions: &[u32]) -> Self {
+    pub(crate) fn new<T: Scalar>(model: &Model<T>, positions: &[u32]) -> Self {
         let config = model.config();
         let angles = |local: bool| {
             let used = (0..config.n_layer).any(|l| config.family.rotates(l) && config.family.is_local(l) == local);
@@ -98,7 +122,7 @@ impl Rotations {
         Self { far: angles(false), local: angles(true) }
     }
 
-    pub(crate) fn of(&self, model: &Model, l: usize) -> Option<&Angles> {
+    pub(crate) fn of<T: Scalar>(&self, model: &Model<T>, l: usize) -> Option<&Angles> {
         let family = &model.config().family;
         let angles = if family.is_local(l) { &self.local } else { &self.far };
         angles.as_ref().filter(|_| family.rotates(l))
@@ -106,7 +130,7 @@ impl Rotations {
 }
 
 /// Ok if the model has a row for every position, where it has rows at all.
-pub(crate) fn check_positions(model: &Model, positions: &[u32]) -> Result<()> {
+pub(crate) fn check_positions<T: Scalar>(model: &Model<T>, positions: &[u32]) -> Result<()> {
     let config = model.config();
     let beyond = |p: &u32| config.family.position == Position::Learned && *p as usize >= config.sequence_len;
     match positions.iter().position(beyond) {
@@ -121,16 +145,16 @@ pub(crate) fn check_positions(model: &Model, positions: &[u32]) -> Result<()> {
 
 /// What one block hands to the next.
 #[derive(Clone, Debug)]
-pub enum Carry {
+pub enum Carry<T = f32> {
     /// Before the embedding: the batch itself.
     Start,
     /// The hidden stream, `[b, t, c]`.
     Hidden(Tensor),
     /// After the head.
-    Stats(TokenStats),
+    Stats(TokenStats<T>),
 }
 
-impl Carry {
+impl<T> Carry<T> {
     pub(crate) fn hidden(self) -> Tensor {
         match self {
             Self::Hidden(x) => x,
@@ -141,16 +165,16 @@ impl Carry {
 
 /// What one block hands back to the one before it.
 #[derive(Clone, Debug)]
-pub enum Slope {
+pub enum Slope<T = f32> {
     /// Into the head.
-    Stats(TokenGrad),
+    Stats(TokenGrad<T>),
     /// Gradient of the hidden stream, `[b, t, c]`.
     Hidden(Tensor),
     /// Out of the embedding.
     End,
 }
 
-impl Slope {
+impl<T> Slope<T> {
     pub(crate) fn hidden(self) -> Tensor {
         match self {
             Self::Hidden(x) => x,
@@ -160,45 +184,51 @@ impl Slope {
 }
 
 /// Gradients of all parameters: flat numbers in canonical order.
-pub struct Gradients(pub Vec<Vec<f32>>);
+pub struct Gradients<T = f32>(pub Vec<Vec<T>>);
 
-impl Gradients {
+impl<T: Scalar> Gradients<T> {
     /// All zero.
-    pub fn zeros(model: &Model) -> Self {
-        Self(model.tensors().iter().map(|t| vec![0.0; t.elem_count()]).collect())
+    pub fn zeros(model: &Model<T>) -> Self {
+        Self(model.tensors().iter().map(|t| vec![T::ZERO; t.elem_count()]).collect())
     }
 }
 
 /// One step of the tape.
-pub trait Block: Send + Sync {
+pub trait Block<T = f32>: Send + Sync {
     /// The next carry, and what backward needs.
-    fn forward(&self, ctx: &Ctx, carry: Carry) -> Result<(Carry, Vec<Tensor>)>;
+    fn forward(&self, ctx: &Ctx<T>, carry: Carry<T>) -> Result<(Carry<T>, Vec<Tensor>)>;
 
     /// The slope of the carry that came in; parameter gradients are added to `gradients`.
-    fn backward(&self, ctx: &Ctx, kept: Vec<Tensor>, slope: Slope, gradients: &mut Gradients) -> Result<Slope>;
+    fn backward(
+        &self,
+        ctx: &Ctx<T>,
+        kept: Vec<Tensor>,
+        slope: Slope<T>,
+        gradients: &mut Gradients<T>,
+    ) -> Result<Slope<T>>;
 
     /// Whether running forward again is cheaper to hold than what it keeps.
     fn worth_recomputing(&self) -> bool;
 }
 
 /// The blocks of a model in order.
-pub fn blocks(model: &Model) -> Vec<Box<dyn Block>> {
-    let mut list: Vec<Box<dyn Block>> = vec![Box::new(Embedding)];
-    list.extend((0..model.config().n_layer).map(|l| Box::new(Layer { l }) as Box<dyn Block>));
+pub fn blocks<T: Scalar>(model: &Model<T>) -> Vec<Box<dyn Block<T>>> {
+    let mut list: Vec<Box<dyn Block<T>>> = vec![Box::new(Embedding)];
+    list.extend((0..model.config().n_layer).map(|l| Box::new(Layer { l }) as Box<dyn Block<T>>));
     list.push(Box::new(Head));
     list
 }
 
 /// What forward leaves behind one block.
-pub enum Saved {
+pub enum Saved<T = f32> {
     /// What the block kept.
     Kept(Vec<Tensor>),
     /// The carry that came in; the block runs again.
-    Input(Carry),
+    Input(Carry<T>),
 }
 
 /// Statistics of the batch, and what [`backward`] needs. A model with dropout needs [`Ctx::noise`] here.
-pub fn forward(ctx: &Ctx) -> Result<(TokenStats, Vec<Saved>)> {
+pub fn forward<T: Scalar>(ctx: &Ctx<T>) -> Result<(TokenStats<T>, Vec<Saved<T>>)> {
     if ctx.model.config().family.dropout > 0.0 && ctx.noise.is_none() {
         let expected = "expected a key in `Ctx::noise`, since training with dropout draws numbers".into();
         return Err(Error::Config { field: "dropout", got: "without noise".into(), expected });
@@ -215,11 +245,8 @@ pub fn forward(ctx: &Ctx) -> Result<(TokenStats, Vec<Saved>)> {
 }
 
 /// Gradients of all parameters, given the loss's gradient of the statistics.
-pub fn backward(ctx: &Ctx, mut saved: Vec<Saved>, grad: TokenGrad) -> Result<Gradients> {
-    let n = ctx.batch.len();
-    if grad.d_logprob.len() != n || grad.d_entropy.as_ref().is_some_and(|d| d.len() != n) {
-        return Err(Error::Loss(format!("gradients of {} tokens, expected {n}", grad.d_logprob.len())));
-    }
+pub fn backward<T: Scalar>(ctx: &Ctx<T>, mut saved: Vec<Saved<T>>, grad: TokenGrad<T>) -> Result<Gradients<T>> {
+    check_grad(ctx, &grad)?;
     let mut gradients = Gradients::zeros(ctx.model);
     let mut slope = Slope::Stats(grad);
     for block in blocks(ctx.model).iter().rev() {
@@ -232,8 +259,17 @@ pub fn backward(ctx: &Ctx, mut saved: Vec<Saved>, grad: TokenGrad) -> Result<Gra
     Ok(gradients)
 }
 
+/// Ok if a loss's gradient has a number per token.
+pub(crate) fn check_grad<T: Scalar>(ctx: &Ctx<T>, grad: &TokenGrad<T>) -> Result<()> {
+    let n = ctx.batch.len();
+    if grad.d_logprob.len() != n || grad.d_entropy.as_ref().is_some_and(|d| d.len() != n) {
+        return Err(Error::Loss(format!("gradients of {} tokens, expected {n}", grad.d_logprob.len())));
+    }
+    Ok(())
+}
+
 /// Token statistics of a batch without gradients; no activation is kept.
-pub fn score(model: &Model, batch: &Batch) -> Result<TokenStats> {
+pub fn score<T: Scalar>(model: &Model<T>, batch: &Batch) -> Result<TokenStats<T>> {
     let ctx = Ctx::new(model, batch)?;
     let mut carry = Carry::Start;
     for block in blocks(model) {
@@ -242,7 +278,7 @@ pub fn score(model: &Model, batch: &Batch) -> Result<TokenStats> {
     Ok(stats(carry))
 }
 
-fn stats(carry: Carry) -> TokenStats {
+fn stats<T>(carry: Carry<T>) -> TokenStats<T> {
     match carry {
         Carry::Stats(stats) => stats,
         _ => unreachable!("the tape ends with the head"),

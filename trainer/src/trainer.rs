@@ -6,6 +6,7 @@
 //! [`Trainer::step`] is [`Trainer::prepare`] and [`Trainer::apply`]; between them a caller may look and walk away. With a
 //! [`Team`] every rank gives all micro-batches of the step and works on its own run of them: same bits, same loss.
 
+use crate::ops::Scalar;
 use crate::ops::dropout::Noise;
 use crate::ops::tree_sum::{self, TreeSum, sum_of_squares, tree_of_squares};
 use crate::optim::{self, Ema, NoiseSample, NoiseScale, OptimConfig, Rates, RuleConfig, Slot};
@@ -19,9 +20,9 @@ use std::ops::Range;
 
 /// A model with its optimizer state: everything that a checkpoint holds.
 #[derive(Clone, Debug)]
-pub struct Trainer {
+pub struct Trainer<T = f32> {
     /// Current weights.
-    pub model: Model,
+    pub model: Model<T>,
     /// Settings that all rules share.
     pub optim: OptimConfig,
     /// Which rule, and its own settings.
@@ -37,16 +38,16 @@ pub struct Trainer {
     /// Running estimate of the gradient noise scale; None leaves it unmeasured.
     pub noise: Option<NoiseScale>,
     /// Running mean of the weights; None keeps none.
-    pub ema: Option<Ema>,
+    pub ema: Option<Ema<T>>,
     /// Parameters whose state is here if state is spread over ranks (ZeRO-1); None: all.
     pub owned: Option<Range<usize>>,
 }
 
 /// The summed gradient of one step, not yet applied.
-pub struct Prepared {
+pub struct Prepared<T = f32> {
     /// Of the parameters whose state is here.
-    gradients: Vec<Vec<f32>>,
-    noise: Option<NoiseSample>,
+    pub(crate) gradients: Vec<Vec<T>>,
+    pub(crate) noise: Option<NoiseSample>,
     /// Global L2 norm of the gradient before clipping; may be infinite or NaN.
     pub grad_norm: f64,
     /// Positions with a non-zero loss mask.
@@ -64,14 +65,14 @@ pub struct StepReport {
     pub tokens: usize,
 }
 
-impl Trainer {
+impl<T: Scalar> Trainer<T> {
     /// AdamW at step 0 with zero moments.
-    pub fn new(model: Model, optim: &OptimConfig) -> Result<Self> {
+    pub fn new(model: Model<T>, optim: &OptimConfig) -> Result<Self> {
         Self::with_rule(model, optim, &RuleConfig::default())
     }
 
     /// Any rule at step 0 with empty state.
-    pub fn with_rule(model: Model, optim: &OptimConfig, rule: &RuleConfig) -> Result<Self> {
+    pub fn with_rule(model: Model<T>, optim: &OptimConfig, rule: &RuleConfig) -> Result<Self> {
         optim.check()?;
         rule.check()?;
         let state = optim::zeros(rule, &model)?;
@@ -96,7 +97,7 @@ impl Trainer {
         &mut self,
         micro: &[Batch],
         lr: f64,
-        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
+        loss: impl FnOnce(&[TokenStats<T>]) -> Result<Vec<TokenGrad<T>>>,
     ) -> Result<StepReport> {
         let prepared = self.prepare(micro, loss)?;
         self.apply(prepared, Rates::of(lr))
@@ -108,7 +109,7 @@ impl Trainer {
         team: &Team,
         micro: &[Batch],
         lr: f64,
-        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
+        loss: impl FnOnce(&[TokenStats<T>]) -> Result<Vec<TokenGrad<T>>>,
     ) -> Result<StepReport> {
         let prepared = self.prepare_in(team, micro, loss)?;
         self.apply_in(team, prepared, Rates::of(lr))
@@ -118,8 +119,8 @@ impl Trainer {
     pub fn prepare(
         &self,
         micro: &[Batch],
-        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
-    ) -> Result<Prepared> {
+        loss: impl FnOnce(&[TokenStats<T>]) -> Result<Vec<TokenGrad<T>>>,
+    ) -> Result<Prepared<T>> {
         assert!(self.owned.is_none(), "state is spread over ranks: use the calls that take a team");
         self.prepare_with(None, micro, loss)
     }
@@ -129,8 +130,8 @@ impl Trainer {
         &self,
         team: &Team,
         micro: &[Batch],
-        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
-    ) -> Result<Prepared> {
+        loss: impl FnOnce(&[TokenStats<T>]) -> Result<Vec<TokenGrad<T>>>,
+    ) -> Result<Prepared<T>> {
         team.or_abort(self.prepare_with(Some(team), micro, loss))
     }
 
@@ -138,10 +139,10 @@ impl Trainer {
         &self,
         team: Option<&Team>,
         micro: &[Batch],
-        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
-    ) -> Result<Prepared> {
+        loss: impl FnOnce(&[TokenStats<T>]) -> Result<Vec<TokenGrad<T>>>,
+    ) -> Result<Prepared<T>> {
         let mut squares = Vec::new();
-        let measure = |leaf: &[Vec<f32>]| self.noise.is_some().then(|| squares.push(sum_of_squares(leaf)));
+        let measure = |leaf: &[Vec<T>]| self.noise.is_some().then(|| squares.push(sum_of_squares(leaf)));
         let mut gradients = self.summed(team, micro, loss, measure)?;
         let square = match (team, &self.owned) {
             (Some(team), Some(owned)) => {
@@ -164,18 +165,18 @@ impl Trainer {
     }
 
     /// Takes a step. On an error, also on a gradient that is not finite, nothing has changed.
-    pub fn apply(&mut self, prepared: Prepared, rates: Rates) -> Result<StepReport> {
+    pub fn apply(&mut self, prepared: Prepared<T>, rates: Rates) -> Result<StepReport> {
         assert!(self.owned.is_none(), "state is spread over ranks: use the calls that take a team");
         self.apply_with(None, prepared, rates)
     }
 
     /// [`Trainer::apply`] on every rank of a team.
-    pub fn apply_in(&mut self, team: &Team, prepared: Prepared, rates: Rates) -> Result<StepReport> {
+    pub fn apply_in(&mut self, team: &Team, prepared: Prepared<T>, rates: Rates) -> Result<StepReport> {
         let applied = self.apply_with(Some(team), prepared, rates);
         team.or_abort(applied)
     }
 
-    fn apply_with(&mut self, team: Option<&Team>, prepared: Prepared, rates: Rates) -> Result<StepReport> {
+    fn apply_with(&mut self, team: Option<&Team>, prepared: Prepared<T>, rates: Rates) -> Result<StepReport> {
         let Prepared { gradients, noise, grad_norm, tokens } = prepared;
         if !grad_norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm".into(), step: self.step });
@@ -209,7 +210,7 @@ impl Trainer {
     pub fn gradients(
         &self,
         micro: &[Batch],
-        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
+        loss: impl FnOnce(&[TokenStats<T>]) -> Result<Vec<TokenGrad<T>>>,
     ) -> Result<BTreeMap<String, Tensor>> {
         let gradients = self.summed(None, micro, loss, |_| ())?;
         let named = self.model.params().zip(gradients);
@@ -221,9 +222,9 @@ impl Trainer {
         &self,
         team: Option<&Team>,
         micro: &[Batch],
-        loss: impl FnOnce(&[TokenStats]) -> Result<Vec<TokenGrad>>,
-        mut look: impl FnMut(&[Vec<f32>]) -> R,
-    ) -> Result<Vec<Vec<f32>>> {
+        loss: impl FnOnce(&[TokenStats<T>]) -> Result<Vec<TokenGrad<T>>>,
+        mut look: impl FnMut(&[Vec<T>]) -> R,
+    ) -> Result<Vec<Vec<T>>> {
         let mine = team.map_or(0..micro.len(), |team| team.run(micro.len()));
         let (mut walks, mut stats) = (Vec::new(), Vec::new());
         let mut first_sample = micro[..mine.start].iter().map(|batch| batch.b as u64).sum();
@@ -257,7 +258,7 @@ impl Trainer {
 }
 
 /// Positions with a non-zero loss mask.
-fn counted(batch: &Batch) -> usize {
+pub(crate) fn counted(batch: &Batch) -> usize {
     batch.loss_mask.iter().filter(|mask| **mask != 0.0).count()
 }
 

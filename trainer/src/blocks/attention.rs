@@ -9,62 +9,62 @@ use crate::family::QkNorm;
 use crate::layout::Part;
 use crate::ops::linear::linear_rows;
 use crate::ops::rope::Angles;
-use crate::ops::{bias, rms_norm};
+use crate::ops::{Scalar, bias, rms_norm};
 use rayon::prelude::*;
 
 /// What attention reads, and what backward needs of how it came to be; empty where the family has no such norm.
-pub(crate) struct Projected {
-    pub q: Vec<f32>,            // [rows, n_head * d], normed and rotated
-    pub k: Vec<f32>,            // [rows, n_kv_head * d], likewise
-    pub v: Vec<f32>,            // [rows, n_kv_head * d]
-    pub stats: Vec<f32>,        // [rows, kept] of the input norm
-    pub raw: [Vec<f32>; 2],     // q and k before their norms
-    pub inverse: [Vec<f32>; 2], // [rows, groups] of these norms
+pub(crate) struct Projected<T> {
+    pub q: Vec<T>,            // [rows, n_head * d], normed and rotated
+    pub k: Vec<T>,            // [rows, n_kv_head * d], likewise
+    pub v: Vec<T>,            // [rows, n_kv_head * d]
+    pub stats: Vec<T>,        // [rows, kept] of the input norm
+    pub raw: [Vec<T>; 2],     // q and k before their norms
+    pub inverse: [Vec<T>; 2], // [rows, groups] of these norms
 }
 
 /// Slopes of queries, keys and values; those of queries and keys are turned back in place.
-pub(crate) struct Slopes<'a> {
-    pub dq: &'a mut [f32],
-    pub dk: &'a mut [f32],
-    pub dv: &'a [f32],
+pub(crate) struct Slopes<'a, T> {
+    pub dq: &'a mut [T],
+    pub dk: &'a mut [T],
+    pub dv: &'a [T],
 }
 
 /// What forward has left for [`Parts::back_to_input`].
-pub(crate) struct Entry<'a> {
-    pub x: &'a [f32],
-    pub stats: &'a [f32],
-    pub raw: [&'a [f32]; 2],
-    pub inverse: [&'a [f32]; 2],
+pub(crate) struct Entry<'a, T> {
+    pub x: &'a [T],
+    pub stats: &'a [T],
+    pub raw: [&'a [T]; 2],
+    pub inverse: [&'a [T]; 2],
 }
 
-struct Project<'a> {
+struct Project<'a, T> {
     first: usize,
-    x: &'a [f32],
-    q: &'a mut [f32],
-    k: &'a mut [f32],
-    v: &'a mut [f32],
-    stats: &'a mut [f32],
-    raw: [&'a mut [f32]; 2],
-    inverse: [&'a mut [f32]; 2],
+    x: &'a [T],
+    q: &'a mut [T],
+    k: &'a mut [T],
+    v: &'a mut [T],
+    stats: &'a mut [T],
+    raw: [&'a mut [T]; 2],
+    inverse: [&'a mut [T]; 2],
 }
 
-struct Back<'a> {
+struct Back<'a, T> {
     first: usize,
-    x: &'a [f32],
-    stats: &'a [f32],
-    raw: [&'a [f32]; 2],
-    inverse: [&'a [f32]; 2],
-    dq: &'a mut [f32],
-    dk: &'a mut [f32],
-    dv: &'a [f32],
-    dx: &'a mut [f32],
-    normed: &'a mut [f32],
+    x: &'a [T],
+    stats: &'a [T],
+    raw: [&'a [T]; 2],
+    inverse: [&'a [T]; 2],
+    dq: &'a mut [T],
+    dk: &'a mut [T],
+    dv: &'a [T],
+    dx: &'a mut [T],
+    normed: &'a mut [T],
 }
 
-impl Parts<'_> {
+impl<T: Scalar> Parts<'_, T> {
     /// Numbers per row: the input norm's, raw queries and keys, and the statistics of their norms.
     fn widths(&self) -> (usize, [usize; 2], [usize; 2]) {
-        let kept = self.norm(Part::InputNorm, Part::InputNormBias).map_or(0, |norm| norm.norm().kept());
+        let kept = self.entry_norm().map_or(0, |norm| norm.norm().kept());
         let (q, kv) = (self.heads.q_dim(), self.heads.kv_dim());
         match self.family().qk_norm {
             QkNorm::None => (kept, [0, 0], [0, 0]),
@@ -74,15 +74,15 @@ impl Parts<'_> {
     }
 
     /// Queries, keys and values of `x: [rows, c]`; `angles` if the layer rotates.
-    pub fn project(&self, x: &[f32], angles: Option<&Angles>) -> Projected {
+    pub fn project(&self, x: &[T], angles: Option<&Angles>) -> Projected<T> {
         let (c, q_dim, kv, eps) = (self.c(), self.heads.q_dim(), self.heads.kv_dim(), self.model.config().norm_eps);
         let rows = x.len() / c;
         let (kept, raw, groups) = self.widths();
-        let norm = self.norm(Part::InputNorm, Part::InputNormBias);
+        let norm = self.entry_norm();
         let gains = [Part::QueryNorm, Part::KeyNorm].map(|part| self.vector(part));
         let biases = [Part::QueryBias, Part::KeyBias, Part::ValueBias].map(|part| self.vector(part));
         let weights = [Part::Query, Part::Key, Part::Value].map(|part| self.packed(part));
-        let room = |width: usize| vec![0.0; rows * width];
+        let room = |width: usize| vec![T::ZERO; rows * width];
         let mut p = Projected {
             q: room(q_dim),
             k: room(kv),
@@ -98,7 +98,7 @@ impl Parts<'_> {
         let mut raws = [Deal::new(raw_q, raw[0]), Deal::new(raw_k, raw[1])];
         let [inverse_q, inverse_k] = &mut p.inverse;
         let mut inverses = [Deal::new(inverse_q, groups[0]), Deal::new(inverse_k, groups[1])];
-        let tasks: Vec<Project> = ranges(rows, n)
+        let tasks: Vec<Project<T>> = ranges(rows, n)
             .map(|range| Project {
                 first: range.start,
                 x: rows_of(x, &range, c),
@@ -111,7 +111,7 @@ impl Parts<'_> {
             })
             .collect();
         tasks.into_par_iter().for_each_init(
-            || vec![0.0; n * c],
+            || vec![T::ZERO; n * c],
             |normed, task| {
                 let mut input = task.x;
                 if let Some(norm) = &norm {
@@ -146,23 +146,23 @@ impl Parts<'_> {
     /// is no norm: it is the input) and the gradients of gains and biases.
     pub fn back_to_input(
         &self,
-        entry: &Entry,
+        entry: &Entry<T>,
         angles: Option<&Angles>,
-        slopes: Slopes,
-        dx: &mut [f32],
-    ) -> (Vec<f32>, Vec<Small>) {
+        slopes: Slopes<T>,
+        dx: &mut [T],
+    ) -> (Vec<T>, Vec<Small<T>>) {
         let (c, q_dim, kv) = (self.c(), self.heads.q_dim(), self.heads.kv_dim());
         let rows = entry.x.len() / c;
         let (kept, raw, groups) = self.widths();
-        let norm = self.norm(Part::InputNorm, Part::InputNormBias);
+        let norm = self.entry_norm();
         let gains = [Part::QueryNorm, Part::KeyNorm].map(|part| self.vector(part));
         let biases = [Part::QueryBias, Part::KeyBias, Part::ValueBias].map(|part| self.vector(part));
         let weights = [Part::Query, Part::Key, Part::Value].map(|part| self.packed_backward(part));
         let width = if norm.is_some() { c } else { 0 };
-        let mut normed = vec![0.0; rows * width];
+        let mut normed = vec![T::ZERO; rows * width];
         let mut deals =
             [Deal::new(slopes.dq, q_dim), Deal::new(slopes.dk, kv), Deal::new(dx, c), Deal::new(&mut normed, width)];
-        let tasks: Vec<Back> = ranges(rows, ROWS)
+        let tasks: Vec<Back<T>> = ranges(rows, ROWS)
             .map(|range| {
                 let [dq, dk, dx, normed] = deals.each_mut().map(|deal| deal.next(range.len()));
                 Back {
@@ -182,7 +182,7 @@ impl Parts<'_> {
         let smalls = tasks
             .into_par_iter()
             .map_init(
-                || vec![0.0; ROWS * c],
+                || vec![T::ZERO; ROWS * c],
                 |d_normed, task| {
                     let (d_normed, mut small) = (&mut d_normed[..task.x.len()], Small::default());
                     if let Some(angles) = angles {
@@ -192,7 +192,7 @@ impl Parts<'_> {
                     let parts = [Part::QueryNorm, Part::KeyNorm];
                     for (i, dy) in [&mut *task.dq, &mut *task.dk].into_iter().enumerate() {
                         if let Some(gain) = &gains[i] {
-                            let (mut d_raw, mut d_gain) = (vec![0.0; dy.len()], vec![0.0; gain.len()]);
+                            let (mut d_raw, mut d_gain) = (vec![T::ZERO; dy.len()], vec![T::ZERO; gain.len()]);
                             rms_norm::backward(task.raw[i], gain, task.inverse[i], dy, &mut d_raw, &mut d_gain);
                             dy.copy_from_slice(&d_raw);
                             small.push(parts[i], d_gain);

@@ -6,22 +6,23 @@
 use crate::Result;
 use crate::family::{Mlp, Placement, Position, QkNorm};
 use crate::layout::Part;
+use crate::ops::Scalar;
 use crate::ops::dropout::{Dropout, Place};
 use crate::ops::embedding::sinusoid;
 use crate::tape::{Ctx, Gradients};
-use candle_core::{D, DType, Device, Tensor, Var};
+use candle_core::{D, Device, Tensor, Var};
 
 type CandleResult<T> = candle_core::Result<T>;
 
 /// `[b, t, c]` from the table and, if positions are learned, their table.
-pub(crate) fn embedding(ctx: &Ctx, w: &[Tensor]) -> CandleResult<Tensor> {
+pub(crate) fn embedding<T: Scalar>(ctx: &Ctx<T>, w: &[Tensor]) -> CandleResult<Tensor> {
     let (n, config) = (ctx.batch.len(), ctx.model.config());
     let rows = |ids: &[u32], table: &Tensor| table.index_select(&Tensor::from_slice(ids, n, &Device::Cpu)?, 0);
     let mut x = (rows(&ctx.batch.ids, &w[0])? * config.family.embedding_scale)?;
     match config.family.position {
         Position::Learned => x = (x + rows(&ctx.batch.positions, &w[1])?)?,
         Position::Sinusoidal => {
-            let mut waves = vec![0.0; n * config.n_embd];
+            let mut waves = vec![T::ZERO; n * config.n_embd];
             for (row, &p) in waves.chunks_exact_mut(config.n_embd).zip(&ctx.batch.positions) {
                 sinusoid(config.rope_theta, p, row);
             }
@@ -33,12 +34,12 @@ pub(crate) fn embedding(ctx: &Ctx, w: &[Tensor]) -> CandleResult<Tensor> {
 }
 
 /// `x` times the mask of this place.
-fn drop_out(ctx: &Ctx, x: Tensor, place: Place) -> CandleResult<Tensor> {
+fn drop_out<T: Scalar>(ctx: &Ctx<T>, x: Tensor, place: Place) -> CandleResult<Tensor> {
     let (b, t, c) = x.dims3()?;
     let Some(dropout) = Dropout::new(ctx.model.config().family.dropout, ctx.noise, place, b, t, c) else {
         return Ok(x);
     };
-    let mut mask = vec![1.0; b * t * c];
+    let mut mask = vec![T::ONE; b * t * c];
     dropout.apply(&mut mask, 0);
     x * Tensor::from_vec(mask, (b, t, c), &Device::Cpu)?
 }
@@ -57,13 +58,13 @@ fn linear(x: &Tensor, w: &Tensor) -> CandleResult<Tensor> {
 }
 
 /// The weights of one layer by part.
-struct Weights<'a> {
-    ctx: &'a Ctx<'a>,
+struct Weights<'a, T> {
+    ctx: &'a Ctx<'a, T>,
     l: usize,
     w: &'a [Tensor],
 }
 
-impl Weights<'_> {
+impl<T: Scalar> Weights<'_, T> {
     fn get(&self, part: Part) -> Option<&Tensor> {
         self.ctx.model.layout().part(0, part).map(|at| &self.w[at])
     }
@@ -122,7 +123,7 @@ fn gelu(x: &Tensor) -> CandleResult<Tensor> {
 }
 
 /// One layer, `[b, t, c]`; weights in canonical order.
-pub(crate) fn layer(ctx: &Ctx, l: usize, x: &Tensor, w: &[Tensor]) -> CandleResult<Tensor> {
+pub(crate) fn layer<T: Scalar>(ctx: &Ctx<T>, l: usize, x: &Tensor, w: &[Tensor]) -> CandleResult<Tensor> {
     let (w, config) = (Weights { ctx, l, w }, ctx.model.config());
     let normed = w.norm(x, Part::InputNorm, Part::InputNormBias)?;
     let project = |matrix: Part, bias: Part| w.linear(&normed, matrix, bias);
@@ -138,7 +139,7 @@ pub(crate) fn layer(ctx: &Ctx, l: usize, x: &Tensor, w: &[Tensor]) -> CandleResu
 }
 
 /// `x * cos + rotate_half(x) * sin` over the rotated front of `[b, n, t, d]`.
-fn rotate(ctx: &Ctx, l: usize, x: &Tensor) -> CandleResult<Tensor> {
+fn rotate<T: Scalar>(ctx: &Ctx<T>, l: usize, x: &Tensor) -> CandleResult<Tensor> {
     let Some(angles) = ctx.angles(l) else { return Ok(x.clone()) };
     let (b, t, d, half) = (ctx.batch.b, ctx.batch.t, x.dim(3)?, angles.row(0).0.len());
     let rows = || (0..b * t).map(|row| angles.row(row));
@@ -154,13 +155,13 @@ fn rotate(ctx: &Ctx, l: usize, x: &Tensor) -> CandleResult<Tensor> {
 }
 
 /// Softmax attention with the full mask, `[b, t, n_head * d]`.
-fn attention(ctx: &Ctx, l: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> CandleResult<Tensor> {
+fn attention<T: Scalar>(ctx: &Ctx<T>, l: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> CandleResult<Tensor> {
     let (b, t, heads) = (ctx.batch.b, ctx.batch.t, ctx.model.config().heads(l));
     let repeat =
         |x: &Tensor| x.unsqueeze(2)?.repeat((1, 1, heads.group(), 1, 1))?.reshape((b, heads.n_head, t, heads.d));
-    let mut scores = (q.matmul(&repeat(k)?.transpose(2, 3)?.contiguous()?)? * f64::from(heads.scale))?;
+    let mut scores = (q.matmul(&repeat(k)?.transpose(2, 3)?.contiguous()?)? * heads.scale)?;
     if heads.softcap > 0.0 {
-        scores = ((scores / f64::from(heads.softcap))?.tanh()? * f64::from(heads.softcap))?;
+        scores = ((scores / heads.softcap)?.tanh()? * heads.softcap)?;
     }
     let hidden = |at: usize| {
         let (row, i, j) = (at / (t * t), at / t % t, at % t);
@@ -175,7 +176,7 @@ fn attention(ctx: &Ctx, l: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> CandleR
 
 /// Log-prob, entropy and log-sum-exp, `[b * t]` each, unmasked; `w` is the output projection, then the final norm's
 /// gain and bias.
-pub(crate) fn head(ctx: &Ctx, x: &Tensor, w: &[Tensor]) -> CandleResult<[Tensor; 3]> {
+pub(crate) fn head<T: Scalar>(ctx: &Ctx<T>, x: &Tensor, w: &[Tensor]) -> CandleResult<[Tensor; 3]> {
     let n = ctx.batch.len();
     let config = ctx.model.config();
     let normed = norm(x, &w[1], w.get(2), config.norm_eps)?;
@@ -193,21 +194,21 @@ pub(crate) fn head(ctx: &Ctx, x: &Tensor, w: &[Tensor]) -> CandleResult<[Tensor;
 
 /// Autograd through `scalar(input, weights)`: adds the gradients of the weights at canonical indices `at` and returns the
 /// gradient of the input, if there is one.
-pub(crate) fn backward(
-    ctx: &Ctx,
+pub(crate) fn backward<T: Scalar>(
+    ctx: &Ctx<T>,
     input: Option<&Tensor>,
     at: &[usize],
-    gradients: &mut Gradients,
+    gradients: &mut Gradients<T>,
     scalar: impl FnOnce(&Tensor, &[Tensor]) -> CandleResult<Tensor>,
 ) -> Result<Option<Tensor>> {
     let vars = at.iter().map(|&i| Var::from_tensor(&ctx.model.tensors()[i])).collect::<CandleResult<Vec<_>>>()?;
     let weights: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-    let placeholder = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
+    let placeholder = Tensor::zeros(1, T::DTYPE, &Device::Cpu)?;
     let input_var = Var::from_tensor(input.unwrap_or(&placeholder))?;
     let store = scalar(input_var.as_tensor(), &weights)?.backward()?;
     for (&i, var) in at.iter().zip(&vars) {
         if let Some(grad) = store.get(var) {
-            super::add_to(&mut gradients.0[i], &grad.flatten_all()?.to_vec1::<f32>()?);
+            super::add_to(&mut gradients.0[i], &grad.flatten_all()?.to_vec1::<T>()?);
         }
     }
     let grad = input.map(|x| store.get(&input_var).cloned().map_or_else(|| x.zeros_like(), |g| g.contiguous()));

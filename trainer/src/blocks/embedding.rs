@@ -3,10 +3,10 @@
 //! In: the batch's ids and positions. Out: `[b, t, c]`; backward adds to the gradient of the table, which a tied head has
 //! begun, and to that of learned positions.
 
-use super::{composed, tensor};
+use super::{composed, shared_ends, tensor};
 use crate::family::Position;
 use crate::ops::dropout::{Dropout, Place};
-use crate::ops::{embedding, view};
+use crate::ops::{Scalar, embedding, view};
 use crate::tape::{Block, Carry, Ctx, Gradients, Ops, Slope};
 use crate::{Model, Result};
 use candle_core::Tensor;
@@ -16,22 +16,28 @@ use rayon::prelude::*;
 pub struct Embedding;
 
 /// `x: [rows, c]` of ids at positions, which learned positions must hold.
-pub(crate) fn embed(model: &Model, ids: &[u32], positions: &[u32]) -> Vec<f32> {
-    let (config, c) = (model.config(), model.config().n_embd);
-    let mut x = vec![0.0; ids.len() * c];
+pub(crate) fn embed<T: Scalar>(model: &Model<T>, ids: &[u32], positions: &[u32]) -> Vec<T> {
+    let c = model.config().n_embd;
+    let mut x = vec![T::ZERO; ids.len() * c];
     embedding::forward(&model.slice(0), ids, c, &mut x);
-    let scale = config.family.embedding_scale as f32;
-    if scale != 1.0 {
+    placed(model, x, positions)
+}
+
+/// Rows of the table, scaled and with what the family adds for their positions.
+pub(super) fn placed<T: Scalar>(model: &Model<T>, mut x: Vec<T>, positions: &[u32]) -> Vec<T> {
+    let (config, c) = (model.config(), model.config().n_embd);
+    let scale = T::of(config.family.embedding_scale);
+    if scale != T::ONE {
         x.iter_mut().for_each(|x| *x *= scale);
     }
-    let mut add = |row: usize, position: &[f32]| super::add_to(&mut x[row * c..(row + 1) * c], position);
+    let mut add = |row: usize, position: &[T]| super::add_to(&mut x[row * c..(row + 1) * c], position);
     match config.family.position {
         Position::Learned => {
             let table = model.slice(1);
             positions.iter().enumerate().for_each(|(row, &p)| add(row, &table[p as usize * c..(p as usize + 1) * c]));
         }
         Position::Sinusoidal => {
-            let mut wave = vec![0.0; c];
+            let mut wave = vec![T::ZERO; c];
             for (row, &p) in positions.iter().enumerate() {
                 embedding::sinusoid(config.rope_theta, p, &mut wave);
                 add(row, &wave);
@@ -43,21 +49,24 @@ pub(crate) fn embed(model: &Model, ids: &[u32], positions: &[u32]) -> Vec<f32> {
 }
 
 /// Canonical indices of the embedding's parameters.
-fn parameters(model: &Model) -> Vec<usize> {
+fn parameters<T: Scalar>(model: &Model<T>) -> Vec<usize> {
     (0..model.layer_at(0)).collect()
 }
 
-fn dropout(ctx: &Ctx) -> Option<Dropout> {
+pub(super) fn dropout<T: Scalar>(ctx: &Ctx<T>) -> Option<Dropout> {
     let (config, batch) = (ctx.model.config(), ctx.batch);
     Dropout::new(config.family.dropout, ctx.noise, Place::Embedding, batch.b, batch.t, config.n_embd)
 }
 
-impl Block for Embedding {
-    fn forward(&self, ctx: &Ctx, _: Carry) -> Result<(Carry, Vec<Tensor>)> {
+impl<T: Scalar> Block<T> for Embedding {
+    fn forward(&self, ctx: &Ctx<T>, _: Carry<T>) -> Result<(Carry<T>, Vec<Tensor>)> {
         let (batch, c) = (ctx.batch, ctx.model.config().n_embd);
         if ctx.ops == Ops::Composed {
             let weights = &ctx.model.tensors()[..ctx.model.layer_at(0)];
             return Ok((Carry::Hidden(composed::embedding(ctx, weights)?), Vec::new()));
+        }
+        if let Some(peers) = ctx.peers {
+            return Ok((shared_ends::embed(ctx, peers)?, Vec::new()));
         }
         let mut x = embed(ctx.model, &batch.ids, &batch.positions);
         if let Some(dropout) = dropout(ctx) {
@@ -66,7 +75,13 @@ impl Block for Embedding {
         Ok((Carry::Hidden(tensor(x, [batch.b, batch.t, c])?), Vec::new()))
     }
 
-    fn backward(&self, ctx: &Ctx, _: Vec<Tensor>, slope: Slope, gradients: &mut Gradients) -> Result<Slope> {
+    fn backward(
+        &self,
+        ctx: &Ctx<T>,
+        _: Vec<Tensor>,
+        slope: Slope<T>,
+        gradients: &mut Gradients<T>,
+    ) -> Result<Slope<T>> {
         let slope = slope.hidden();
         if ctx.ops == Ops::Composed {
             composed::backward(ctx, None, &parameters(ctx.model), gradients, |_, w| {
@@ -74,10 +89,14 @@ impl Block for Embedding {
             })?;
             return Ok(Slope::End);
         }
+        if let Some(peers) = ctx.peers {
+            shared_ends::embed_backward(ctx, peers, &slope, gradients)?;
+            return Ok(Slope::End);
+        }
         let (config, c) = (ctx.model.config(), ctx.model.config().n_embd);
-        let (slope, dropout, scale) = (view(&slope)?, dropout(ctx), config.family.embedding_scale as f32);
+        let (slope, dropout, scale) = (view::<T>(&slope)?, dropout(ctx), T::of(config.family.embedding_scale));
         let mut changed = Vec::new();
-        if dropout.is_some() || scale != 1.0 {
+        if dropout.is_some() || scale != T::ONE {
             changed = slope.to_vec();
         }
         if let Some(dropout) = dropout {
@@ -87,7 +106,7 @@ impl Block for Embedding {
             let dy = if changed.is_empty() { &*slope } else { &changed };
             embedding::backward(dy, &ctx.batch.positions, c, &mut gradients.0[1]);
         }
-        if scale != 1.0 {
+        if scale != T::ONE {
             changed.iter_mut().for_each(|x| *x *= scale);
         }
         let dy = if changed.is_empty() { &*slope } else { &changed };

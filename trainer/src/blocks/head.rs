@@ -7,10 +7,10 @@
 //! (Chowdhery et al. 2022, section 5).
 
 use super::parts::NormWeights;
-use super::{add_to, composed, tensor};
+use super::{add_to, composed, shared_ends, tensor};
 use crate::family::Norm;
 use crate::ops::linear::{WeightGrad, linear, linear_rows, weight_grads};
-use crate::ops::{cross_entropy, view};
+use crate::ops::{Scalar, cross_entropy, cross_entropy_parts, view};
 use crate::tape::{Block, Carry, Ctx, Gradients, Ops, Slope, TokenGrad, TokenStats};
 use crate::{Model, ModelConfig, Result};
 use candle_core::{Device, Tensor};
@@ -22,18 +22,21 @@ const ROWS: usize = 24;
 /// Final norm and output projection.
 pub struct Head;
 
-impl Block for Head {
-    fn forward(&self, ctx: &Ctx, carry: Carry) -> Result<(Carry, Vec<Tensor>)> {
+impl<T: Scalar> Block<T> for Head {
+    fn forward(&self, ctx: &Ctx<T>, carry: Carry<T>) -> Result<(Carry<T>, Vec<Tensor>)> {
         let input = carry.hidden();
         if ctx.ops == Ops::Composed {
             return composed_forward(ctx, input);
+        }
+        if let Some(peers) = ctx.peers {
+            return shared_ends::head(ctx, peers, input);
         }
         let active: Vec<usize> = (0..ctx.batch.len()).filter(|&at| ctx.batch.loss_mask[at] != 0.0).collect();
         let rows = row_stats(ctx, &view(&input)?, &active);
         let n = ctx.batch.len();
         let width = final_norm(ctx.model).norm().kept();
-        let mut columns = [vec![0.0; n], vec![0.0; n], vec![0.0; n]];
-        let mut norms = vec![0.0; n * width];
+        let mut columns = [vec![T::ZERO; n], vec![T::ZERO; n], vec![T::ZERO; n]];
+        let mut norms = vec![T::ZERO; n * width];
         for (&at, row) in active.iter().zip(&rows) {
             for (column, x) in columns.iter_mut().zip(row) {
                 column[at] = *x;
@@ -46,12 +49,18 @@ impl Block for Head {
         Ok((Carry::Stats(TokenStats { logprob, entropy, logsumexp }), kept))
     }
 
-    fn backward(&self, ctx: &Ctx, kept: Vec<Tensor>, slope: Slope, gradients: &mut Gradients) -> Result<Slope> {
+    fn backward(
+        &self,
+        ctx: &Ctx<T>,
+        kept: Vec<Tensor>,
+        slope: Slope<T>,
+        gradients: &mut Gradients<T>,
+    ) -> Result<Slope<T>> {
         let Slope::Stats(mut grad) = slope else { unreachable!("the tape starts backward at the head") };
         for (at, mask) in ctx.batch.loss_mask.iter().enumerate() {
             if *mask == 0.0 {
-                grad.d_logprob[at] = 0.0;
-                grad.d_entropy.iter_mut().for_each(|d| d[at] = 0.0);
+                grad.d_logprob[at] = T::ZERO;
+                grad.d_entropy.iter_mut().for_each(|d| d[at] = T::ZERO);
             }
         }
         let config = ctx.model.config();
@@ -59,14 +68,17 @@ impl Block for Head {
         if ctx.ops == Ops::Composed {
             return composed_backward(ctx, &kept[0], &grad, gradients);
         }
-        let mut dx = vec![0.0; ctx.batch.len() * config.n_embd];
+        if let Some(peers) = ctx.peers {
+            return shared_ends::head_backward(ctx, peers, &kept, &grad, gradients);
+        }
+        let mut dx = vec![T::ZERO; ctx.batch.len() * config.n_embd];
         let active: Vec<usize> = (0..ctx.batch.len())
-            .filter(|&at| grad.d_logprob[at] != 0.0 || grad.d_entropy.as_ref().is_some_and(|d| d[at] != 0.0))
+            .filter(|&at| grad.d_logprob[at] != T::ZERO || grad.d_entropy.as_ref().is_some_and(|d| d[at] != T::ZERO))
             .collect();
-        let views = kept.iter().map(view).collect::<Result<Vec<_>>>()?;
+        let views = kept.iter().map(view::<T>).collect::<Result<Vec<_>>>()?;
         // Logits held at once: 2^20, so that the output's gradient is added to once per many rows.
         let group = ((1 << 20) / config.vocab_size / ROWS).clamp(1, 64) * ROWS;
-        let mut logits = vec![0.0; group.min(active.len()) * config.vocab_size];
+        let mut logits = vec![T::ZERO; group.min(active.len()) * config.vocab_size];
         for rows in active.chunks(group) {
             let kept = [&*views[0], &*views[1], &*views[2], &*views[3]];
             back(ctx, kept, rows, &grad, &mut logits, &mut dx, gradients);
@@ -80,18 +92,18 @@ impl Block for Head {
 }
 
 /// Log-prob, entropy, log-sum-exp and the norm's statistics (a second one of LayerNorm alone) of the rows `active` of `x`.
-fn row_stats(ctx: &Ctx, x: &[f32], active: &[usize]) -> Vec<[f32; 5]> {
+fn row_stats<T: Scalar>(ctx: &Ctx<T>, x: &[T], active: &[usize]) -> Vec<[T; 5]> {
     let (config, weight) = (ctx.model.config(), ctx.model.packed(ctx.model.output_at()));
     let (c, v) = (config.n_embd, config.vocab_size);
     let weights = final_norm(ctx.model);
     let norm = weights.norm();
-    let mut stats = vec![[0.0; 5]; active.len()];
+    let mut stats = vec![[T::ZERO; 5]; active.len()];
     stats.par_chunks_mut(ROWS).zip(active.par_chunks(ROWS)).for_each_init(
-        || (vec![0.0; ROWS * c], vec![0.0; ROWS * c], vec![0.0; ROWS * v]),
+        || (vec![T::ZERO; ROWS * c], vec![T::ZERO; ROWS * c], vec![T::ZERO; ROWS * v]),
         |(hidden, normed, logits), (stats, rows)| {
             let (hidden, normed) = (&mut hidden[..rows.len() * c], &mut normed[..rows.len() * c]);
             gather(x, rows, c, hidden);
-            let (mut norms, kept) = ([0.0; 2 * ROWS], norm.kept());
+            let (mut norms, kept) = ([T::ZERO; 2 * ROWS], norm.kept());
             norm.forward(hidden, normed, &mut norms[..rows.len() * kept]);
             linear_rows(normed, weight, &mut logits[..rows.len() * v], false);
             cap(config, &mut logits[..rows.len() * v]);
@@ -105,48 +117,48 @@ fn row_stats(ctx: &Ctx, x: &[f32], active: &[usize]) -> Vec<[f32; 5]> {
 }
 
 /// The final norm.
-fn final_norm(model: &Model) -> NormWeights<'_> {
+pub(super) fn final_norm<T: Scalar>(model: &Model<T>) -> NormWeights<'_, T> {
     let (config, at) = (model.config(), model.norm_at());
     let bias = (config.family.norm == Norm::Layer).then(|| model.slice(at + 1));
     NormWeights { gain: model.slice(at), bias, eps: config.norm_eps }
 }
 
 /// Caps logits, if the family does.
-fn cap(config: &ModelConfig, logits: &mut [f32]) {
+pub(super) fn cap<T: Scalar>(config: &ModelConfig, logits: &mut [T]) {
     if let Some(cap) = config.family.logit_softcap {
-        cross_entropy::soft_cap(logits, cap as f32);
+        cross_entropy::soft_cap(logits, T::of(cap));
     }
 }
 
-/// The gradient of one row's logits, in their place; `stats` is the row's entropy and log-sum-exp.
-fn logit_slopes(
+/// The gradient of one row's logits (or of those of them that are here), in their place; `stats` is the row's entropy and log-sum-exp.
+pub(super) fn logit_slopes<T: Scalar>(
     config: &ModelConfig,
-    logits: &mut [f32],
-    target: u32,
-    stats: [f32; 2],
-    d_logprob: f32,
-    d_entropy: f32,
+    logits: &mut [T],
+    target: Option<u32>,
+    stats: [T; 2],
+    d_logprob: T,
+    d_entropy: T,
 ) {
-    let (z, [entropy, logsumexp]) = (config.family.z_loss as f32, stats);
-    let kept = if z > 0.0 || config.family.logit_softcap.is_some() { logits.to_vec() } else { Vec::new() };
-    cross_entropy::row_backward(logits, target, [0.0, entropy, logsumexp], d_logprob, d_entropy);
-    if z > 0.0 {
-        cross_entropy::logsumexp_backward(&kept, logsumexp, 2.0 * z * logsumexp * d_logprob.abs(), logits);
+    let (z, [entropy, logsumexp]) = (T::of(config.family.z_loss), stats);
+    let kept = if z > T::ZERO || config.family.logit_softcap.is_some() { logits.to_vec() } else { Vec::new() };
+    cross_entropy_parts::row_backward(logits, target, [T::ZERO, entropy, logsumexp], d_logprob, d_entropy);
+    if z > T::ZERO {
+        cross_entropy::logsumexp_backward(&kept, logsumexp, T::of(2.0) * z * logsumexp * d_logprob.abs(), logits);
     }
     if let Some(cap) = config.family.logit_softcap {
-        cross_entropy::soft_cap_backward(&kept, cap as f32, logits);
+        cross_entropy::soft_cap_backward(&kept, T::of(cap), logits);
     }
 }
 
 /// Gradients through the rows `rows`; `kept` is the hidden stream, entropy, log-sum-exp, the norm's statistics; `logits` is room for `rows.len() * vocab_size` numbers.
-fn back(
-    ctx: &Ctx,
-    kept: [&[f32]; 4],
+fn back<T: Scalar>(
+    ctx: &Ctx<T>,
+    kept: [&[T]; 4],
     rows: &[usize],
-    grad: &TokenGrad,
-    logits: &mut [f32],
-    dx: &mut [f32],
-    gradients: &mut Gradients,
+    grad: &TokenGrad<T>,
+    logits: &mut [T],
+    dx: &mut [T],
+    gradients: &mut Gradients<T>,
 ) {
     let (config, model) = (ctx.model.config(), ctx.model);
     let (c, v) = (config.n_embd, config.vocab_size);
@@ -155,25 +167,24 @@ fn back(
     let (norm, width) = (weights.norm(), weights.norm().kept());
     let (weight, weight_back) = (model.packed(model.output_at()), model.packed_backward(model.output_at()));
     let logits = &mut logits[..rows.len() * v];
-    let (mut normed, mut slopes) = (vec![0.0; rows.len() * c], vec![0.0; rows.len() * c]);
+    let (mut normed, mut slopes) = (vec![T::ZERO; rows.len() * c], vec![T::ZERO; rows.len() * c]);
     let tasks =
         logits.par_chunks_mut(ROWS * v).zip(normed.par_chunks_mut(ROWS * c)).zip(slopes.par_chunks_mut(ROWS * c));
-    let gains: Vec<(Vec<f32>, Option<Vec<f32>>)> = tasks
+    let gains: Vec<(Vec<T>, Option<Vec<T>>)> = tasks
         .zip(rows.par_chunks(ROWS))
         .map_init(
-            || (vec![0.0; ROWS * c], vec![0.0; ROWS * c]),
+            || (vec![T::ZERO; ROWS * c], vec![T::ZERO; ROWS * c]),
             |(hidden, d_normed), (((logits, normed), slopes), rows)| {
                 let (hidden, d_normed) = (&mut hidden[..normed.len()], &mut d_normed[..normed.len()]);
                 gather(x, rows, c, hidden);
-                let norms: Vec<f32> =
-                    rows.iter().flat_map(|&at| &norms[at * width..(at + 1) * width]).copied().collect();
+                let norms: Vec<T> = rows.iter().flat_map(|&at| &norms[at * width..(at + 1) * width]).copied().collect();
                 norm.again(hidden, &norms, normed);
                 linear_rows(normed, weight, logits, false);
                 cap(config, logits);
                 for (logits, &at) in logits.chunks_exact_mut(v).zip(rows) {
-                    let d_entropy = grad.d_entropy.as_ref().map_or(0.0, |d| d[at]);
+                    let d_entropy = grad.d_entropy.as_ref().map_or(T::ZERO, |d| d[at]);
                     let stats = [entropy[at], logsumexp[at]];
-                    logit_slopes(config, logits, ctx.batch.targets[at], stats, grad.d_logprob[at], d_entropy);
+                    logit_slopes(config, logits, Some(ctx.batch.targets[at]), stats, grad.d_logprob[at], d_entropy);
                 }
                 linear_rows(logits, weight_back, d_normed, false);
                 norm.backward(hidden, &norms, d_normed, slopes)
@@ -191,45 +202,50 @@ fn back(
     weight_grads(vec![WeightGrad { dy: logits, x: &normed, dw, out: v, inner: c }]);
 }
 
-fn gather(x: &[f32], rows: &[usize], c: usize, out: &mut [f32]) {
+pub(super) fn gather<T: Scalar>(x: &[T], rows: &[usize], c: usize, out: &mut [T]) {
     for (out, &at) in out.chunks_exact_mut(c).zip(rows) {
         out.copy_from_slice(&x[at * c..(at + 1) * c]);
     }
 }
 
 /// Logits `[rows, vocab_size]` of hidden rows `[rows, c]`: the bits that [`row_stats`] sees.
-pub(crate) fn last_logits(model: &Model, hidden: &[f32]) -> Vec<f32> {
+pub(crate) fn last_logits<T: Scalar>(model: &Model<T>, hidden: &[T]) -> Vec<T> {
     let config = model.config();
     let rows = hidden.len() / config.n_embd;
     let weights = final_norm(model);
-    let (mut normed, mut norms) = (vec![0.0; hidden.len()], vec![0.0; rows * weights.norm().kept()]);
+    let (mut normed, mut norms) = (vec![T::ZERO; hidden.len()], vec![T::ZERO; rows * weights.norm().kept()]);
     weights.norm().forward(hidden, &mut normed, &mut norms);
-    let mut logits = vec![0.0; rows * config.vocab_size];
+    let mut logits = vec![T::ZERO; rows * config.vocab_size];
     linear(&normed, model.packed(model.output_at()), &mut logits);
     cap(config, &mut logits);
     logits
 }
 
 /// Output projection, gain and, of a LayerNorm, bias.
-fn composed_weights(ctx: &Ctx) -> Vec<usize> {
+fn composed_weights<T: Scalar>(ctx: &Ctx<T>) -> Vec<usize> {
     let norm = ctx.model.norm_at();
     let bias = (ctx.model.config().family.norm == Norm::Layer).then_some(norm + 1);
     [ctx.model.output_at(), norm].into_iter().chain(bias).collect()
 }
 
-fn composed_forward(ctx: &Ctx, input: Tensor) -> Result<(Carry, Vec<Tensor>)> {
+fn composed_forward<T: Scalar>(ctx: &Ctx<T>, input: Tensor) -> Result<(Carry<T>, Vec<Tensor>)> {
     let weights: Vec<Tensor> = composed_weights(ctx).into_iter().map(|at| ctx.model.tensors()[at].clone()).collect();
     let [logprob, entropy, logsumexp] = composed::head(ctx, &input, &weights)?;
-    let masked = |x: Tensor| -> Result<Vec<f32>> {
-        let x = x.to_vec1::<f32>()?;
-        Ok(x.iter().zip(&ctx.batch.loss_mask).map(|(x, mask)| if *mask == 0.0 { 0.0 } else { *x }).collect())
+    let masked = |x: Tensor| -> Result<Vec<T>> {
+        let x = x.to_vec1::<T>()?;
+        Ok(x.iter().zip(&ctx.batch.loss_mask).map(|(x, mask)| if *mask == 0.0 { T::ZERO } else { *x }).collect())
     };
     let stats = TokenStats { logprob: masked(logprob)?, entropy: masked(entropy)?, logsumexp: masked(logsumexp)? };
     Ok((Carry::Stats(stats), vec![input]))
 }
 
-fn composed_backward(ctx: &Ctx, input: &Tensor, grad: &TokenGrad, gradients: &mut Gradients) -> Result<Slope> {
-    let column = |x: &Vec<f32>| Tensor::from_slice(x, x.len(), &Device::Cpu);
+fn composed_backward<T: Scalar>(
+    ctx: &Ctx<T>,
+    input: &Tensor,
+    grad: &TokenGrad<T>,
+    gradients: &mut Gradients<T>,
+) -> Result<Slope<T>> {
+    let column = |x: &Vec<T>| Tensor::from_slice(x, x.len(), &Device::Cpu);
     let scalar = |x: &Tensor, w: &[Tensor]| {
         let [logprob, entropy, logsumexp] = composed::head(ctx, x, w)?;
         let from_logprob = (logprob * column(&grad.d_logprob)?)?.sum_all()?;

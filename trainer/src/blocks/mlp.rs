@@ -8,76 +8,76 @@ use super::parts::{Deal, Parts, Small, ranges, rows_of};
 use super::{ROWS, add_to, task_rows};
 use crate::layout::Part;
 use crate::ops::linear::linear_rows;
-use crate::ops::{activation, bias};
+use crate::ops::{Scalar, activation, bias};
 use rayon::prelude::*;
 
 /// The second half of a layer; what the family has not is empty.
-pub(crate) struct Finished {
-    pub middle: Vec<f32>,         // [rows, c]: after attention
-    pub stats: Vec<f32>,          // [rows, kept] of the norm before the feed-forward
-    pub gate: Vec<f32>,           // [rows, f]
-    pub up: Vec<f32>,             // [rows, f]
-    pub out: Vec<f32>,            // [rows, c]
-    pub ends: [Vec<f32>; 2],      // [rows, c]: what the norms at both ends have read
-    pub end_stats: [Vec<f32>; 2], // [rows, kept]
+pub(crate) struct Finished<T> {
+    pub middle: Vec<T>,         // [rows, c]: after attention
+    pub stats: Vec<T>,          // [rows, kept] of the norm before the feed-forward
+    pub gate: Vec<T>,           // [rows, f]
+    pub up: Vec<T>,             // [rows, f]
+    pub out: Vec<T>,            // [rows, c]
+    pub ends: [Vec<T>; 2],      // [rows, c]: what the norms at both ends have read
+    pub end_stats: [Vec<T>; 2], // [rows, kept]
 }
 
 /// What forward has left for [`Parts::back_to_attention`].
-pub(crate) struct Middle<'a> {
-    pub middle: &'a [f32],
-    pub stats: &'a [f32],
-    pub gate: &'a [f32],
-    pub up: &'a [f32],
-    pub ends: [&'a [f32]; 2],
-    pub end_stats: [&'a [f32]; 2],
+pub(crate) struct Middle<'a, T> {
+    pub middle: &'a [T],
+    pub stats: &'a [T],
+    pub gate: &'a [T],
+    pub up: &'a [T],
+    pub ends: [&'a [T]; 2],
+    pub end_stats: [&'a [T]; 2],
 }
 
 /// Backward of the second half.
-pub(crate) struct Upper {
-    pub normed: Vec<f32>,     // [rows, c]: input of the feed-forward; empty if it is `middle`
-    pub product: Vec<f32>,    // [rows, f]
-    pub d_gate: Vec<f32>,     // [rows, f]
-    pub d_up: Vec<f32>,       // [rows, f]
-    pub d_middle: Vec<f32>,   // [rows, c]
-    pub d_attended: Vec<f32>, // [rows, n_head * d]
-    pub dx: Vec<f32>,         // [rows, c]
-    pub dz: [Vec<f32>; 2],    // [rows, c]: slopes of both matrices' outputs; empty if `d_middle` and `d_out`
-    pub smalls: Vec<Small>,
+pub(crate) struct Upper<T> {
+    pub normed: Vec<T>,     // [rows, c]: input of the feed-forward; empty if it is `middle`
+    pub product: Vec<T>,    // [rows, f]
+    pub d_gate: Vec<T>,     // [rows, f]
+    pub d_up: Vec<T>,       // [rows, f]
+    pub d_middle: Vec<T>,   // [rows, c]
+    pub d_attended: Vec<T>, // [rows, n_head * d]
+    pub dx: Vec<T>,         // [rows, c]
+    pub dz: [Vec<T>; 2],    // [rows, c]: slopes of both matrices' outputs; empty if `d_middle` and `d_out`
+    pub smalls: Vec<Small<T>>,
 }
 
-struct Finish<'a> {
+struct Finish<'a, T> {
     first: usize,
-    x: &'a [f32],
-    attended: &'a [f32],
-    middle: &'a mut [f32],
-    stats: &'a mut [f32],
-    gate: &'a mut [f32],
-    up: &'a mut [f32],
-    out: &'a mut [f32],
-    ends: [&'a mut [f32]; 2],
-    end_stats: [&'a mut [f32]; 2],
+    x: &'a [T],
+    attended: &'a [T],
+    middle: &'a mut [T],
+    stats: &'a mut [T],
+    gate: &'a mut [T],
+    up: &'a mut [T],
+    out: &'a mut [T],
+    ends: [&'a mut [T]; 2],
+    end_stats: [&'a mut [T]; 2],
 }
 
-struct Back<'a> {
+struct Back<'a, T> {
     first: usize,
-    d_out: &'a [f32],
-    middle: &'a [f32],
-    stats: &'a [f32],
-    gate: &'a [f32],
-    up: &'a [f32],
-    ends: [&'a [f32]; 2],
-    end_stats: [&'a [f32]; 2],
-    normed: &'a mut [f32],
-    product: &'a mut [f32],
-    d_gate: &'a mut [f32],
-    d_up: &'a mut [f32],
-    d_middle: &'a mut [f32],
-    d_attended: &'a mut [f32],
-    dx: &'a mut [f32],
-    dz: [&'a mut [f32]; 2],
+    d_out: &'a [T],
+    middle: &'a [T],
+    stats: &'a [T],
+    gate: &'a [T],
+    up: &'a [T],
+    ends: [&'a [T]; 2],
+    end_stats: [&'a [T]; 2],
+    normed: &'a mut [T],
+    product: &'a mut [T],
+    d_gate: &'a mut [T],
+    d_up: &'a mut [T],
+    d_middle: &'a mut [T],
+    d_attended: &'a mut [T],
+    dx: &'a mut [T],
+    dz: [&'a mut [T]; 2],
 }
 
-impl Parts<'_> {
+impl<T: Scalar> Parts<'_, T> {
     /// Widths of the norm's statistics and of gates; 0 for what the family has not.
     fn mlp_widths(&self) -> (usize, usize) {
         let kept = self.norm(Part::MlpNorm, Part::MlpNormBias).map_or(0, |norm| norm.norm().kept());
@@ -85,7 +85,7 @@ impl Parts<'_> {
     }
 
     /// The layer's output from `x: [rows, c]` and `attended: [rows, n_head * d]`.
-    pub fn finish(&self, x: &[f32], attended: &[f32]) -> Finished {
+    pub fn finish(&self, x: &[T], attended: &[T]) -> Finished<T> {
         let (c, f, kind) = (self.c(), self.model.config().n_ffn, self.family().mlp);
         let rows = x.len() / c;
         let (kept, gates) = self.mlp_widths();
@@ -94,7 +94,7 @@ impl Parts<'_> {
         let widths = exits.each_ref().map(|exit| exit.kept(c));
         let (w_gate, w_up) = (kind.gated().then(|| self.packed(Part::Gate)), self.packed(Part::Up));
         let (b_gate, b_up) = (self.vector(Part::GateBias), self.vector(Part::UpBias));
-        let room = |width: usize| vec![0.0; rows * width];
+        let room = |width: usize| vec![T::ZERO; rows * width];
         let mut done = Finished {
             middle: room(c),
             stats: room(kept),
@@ -118,7 +118,7 @@ impl Parts<'_> {
             Deal::new(end_stats_0, widths[0].1),
             Deal::new(end_stats_1, widths[1].1),
         ];
-        let tasks: Vec<Finish> = ranges(rows, n)
+        let tasks: Vec<Finish<T>> = ranges(rows, n)
             .map(|range| {
                 let [middle, stats, gate, up, out, end_0, end_1, end_stats_0, end_stats_1] =
                     deals.each_mut().map(|deal| deal.next(range.len()));
@@ -128,7 +128,7 @@ impl Parts<'_> {
             })
             .collect();
         tasks.into_par_iter().for_each_init(
-            || (vec![0.0; n * c], vec![0.0; n * f]),
+            || (vec![T::ZERO; n * c], vec![T::ZERO; n * f]),
             |(normed, product), task| {
                 let product = &mut product[..task.up.len()];
                 let ([end_0, end_1], [stats_0, stats_1]) = (task.ends, task.end_stats);
@@ -152,7 +152,7 @@ impl Parts<'_> {
     }
 
     /// From the slope of the layer's output back to attention's output and the stream before the layer.
-    pub fn back_to_attention(&self, d_out: &[f32], kept: &Middle) -> Upper {
+    pub fn back_to_attention(&self, d_out: &[T], kept: &Middle<T>) -> Upper<T> {
         let (c, f, q_dim, kind) = (self.c(), self.model.config().n_ffn, self.heads.q_dim(), self.family().mlp);
         let rows = d_out.len() / c;
         let (stats_width, gates) = self.mlp_widths();
@@ -164,7 +164,7 @@ impl Parts<'_> {
         let w_gate = kind.gated().then(|| self.packed_backward(Part::Gate));
         let [w_o, w_up, w_down] = [Part::Output, Part::Up, Part::Down].map(|part| self.packed_backward(part));
         let (b_gate, b_up) = (self.vector(Part::GateBias), self.vector(Part::UpBias));
-        let room = |width: usize| vec![0.0; rows * width];
+        let room = |width: usize| vec![T::ZERO; rows * width];
         let mut upper = Upper {
             normed: room(normed_width),
             product: room(f),
@@ -188,7 +188,7 @@ impl Parts<'_> {
             Deal::new(dz_0, dz_width[0]),
             Deal::new(dz_1, dz_width[1]),
         ];
-        let tasks: Vec<Back> = ranges(rows, ROWS)
+        let tasks: Vec<Back<T>> = ranges(rows, ROWS)
             .map(|range| {
                 let [normed, product, d_gate, d_up, d_middle, d_attended, dx, dz_0, dz_1] =
                     deals.each_mut().map(|deal| deal.next(range.len()));
@@ -215,7 +215,7 @@ impl Parts<'_> {
         upper.smalls = tasks
             .into_par_iter()
             .map_init(
-                || (vec![0.0; ROWS * c], vec![0.0; ROWS * f]),
+                || (vec![T::ZERO; ROWS * c], vec![T::ZERO; ROWS * f]),
                 |(d_normed, d_product), task| {
                     let (d_normed, d_product) = (&mut d_normed[..task.middle.len()], &mut d_product[..task.up.len()]);
                     let (mut small, [dz_0, dz_1]) = (Small::default(), task.dz);

@@ -10,14 +10,18 @@ mod head;
 mod layer;
 mod mlp;
 pub(crate) mod parts;
+mod shared;
+mod shared_ends;
 
 pub use embedding::Embedding;
 pub(crate) use embedding::embed;
 pub use head::Head;
 pub(crate) use head::last_logits;
 pub use layer::Layer;
+pub(crate) use shared::Peers;
 
 use crate::Result;
+use crate::ops::Scalar;
 use candle_core::{Device, Tensor};
 
 /// Rows that one task of a backward pass takes; part of the order of sums of the norms' gains.
@@ -29,13 +33,13 @@ pub(crate) fn task_rows(rows: usize) -> usize {
 }
 
 /// A tensor that owns `data`.
-pub(crate) fn tensor<const N: usize>(data: Vec<f32>, shape: [usize; N]) -> Result<Tensor> {
+pub(crate) fn tensor<T: Scalar, const N: usize>(data: Vec<T>, shape: [usize; N]) -> Result<Tensor> {
     Ok(Tensor::from_vec(data, shape.as_slice(), &Device::Cpu)?)
 }
 
 /// `total += part`.
-pub(crate) fn add_to(total: &mut [f32], part: &[f32]) {
+pub(crate) fn add_to<T: Scalar>(total: &mut [T], part: &[T]) {
     for (t, p) in total.iter_mut().zip(part) {
-        *t += p;
+        *t += *p;
     }
 }

@@ -11,29 +11,41 @@ use crate::ops::attention::Heads;
 use crate::ops::dropout::{Dropout, Noise, Place};
 use crate::ops::linear::{Packed, linear_rows};
 use crate::ops::norm::Norm;
-use crate::ops::{View, bias};
+use crate::ops::{Scalar, View, bias};
 use crate::tape::{Ctx, Gradients};
 use crate::{Family, Model};
 use std::ops::Range;
 
 /// One layer of a model, for any number of rows.
-pub(crate) struct Parts<'a> {
-    pub model: &'a Model,
+pub(crate) struct Parts<'a, T = f32> {
+    pub model: &'a Model<T>,
     pub l: usize,
     pub heads: Heads,
     noise: Option<Noise>,
     rows: (usize, usize), // b, t
+    /// The norm before attention is done elsewhere.
+    normed: bool,
 }
 
-impl<'a> Parts<'a> {
+impl<'a, T: Scalar> Parts<'a, T> {
     /// Layer `l` without dropout.
-    pub fn new(model: &'a Model, l: usize) -> Self {
-        Self { model, l, heads: model.config().heads(l), noise: None, rows: (0, 0) }
+    pub fn new(model: &'a Model<T>, l: usize) -> Self {
+        Self { model, l, heads: model.local().heads(l), noise: None, rows: (0, 0), normed: false }
     }
 
     /// Layer `l` in a micro-batch.
-    pub fn in_batch(ctx: &Ctx<'a>, l: usize) -> Self {
+    pub fn in_batch(ctx: &Ctx<'a, T>, l: usize) -> Self {
         Self { noise: ctx.noise, rows: (ctx.batch.b, ctx.batch.t), ..Self::new(ctx.model, l) }
+    }
+
+    /// Layer `l` of matrices shared with peers, whose input comes normed.
+    pub fn shared(ctx: &Ctx<'a, T>, l: usize) -> Self {
+        Self { normed: true, ..Self::in_batch(ctx, l) }
+    }
+
+    /// The norm before attention, unless it is done elsewhere.
+    pub fn entry_norm(&self) -> Option<NormWeights<'a, T>> {
+        self.norm(Part::InputNorm, Part::InputNormBias).filter(|_| !self.normed)
     }
 
     pub fn family(&self) -> &'a Family {
@@ -54,22 +66,22 @@ impl<'a> Parts<'a> {
     }
 
     /// For `y = x W^T`.
-    pub fn packed(&self, part: Part) -> &'a Packed {
+    pub fn packed(&self, part: Part) -> &'a Packed<T> {
         self.model.packed(self.need(part))
     }
 
     /// For `dx = dy W`.
-    pub fn packed_backward(&self, part: Part) -> &'a Packed {
+    pub fn packed_backward(&self, part: Part) -> &'a Packed<T> {
         self.model.packed_backward(self.need(part))
     }
 
     /// A gain or a bias, if the family has it.
-    pub fn vector(&self, part: Part) -> Option<View<'a>> {
+    pub fn vector(&self, part: Part) -> Option<View<'a, T>> {
         self.at(part).map(|at| self.model.slice(at))
     }
 
     /// A norm, if the family has it here.
-    pub fn norm(&self, gain: Part, bias: Part) -> Option<NormWeights<'a>> {
+    pub fn norm(&self, gain: Part, bias: Part) -> Option<NormWeights<'a, T>> {
         let (gain, bias) = (self.vector(gain)?, self.vector(bias));
         Some(NormWeights { gain, bias, eps: self.model.config().norm_eps })
     }
@@ -79,7 +91,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The end of attention.
-    pub fn attention_exit(&self) -> Exit<'a> {
+    pub fn attention_exit(&self) -> Exit<'a, T> {
         Exit {
             matrix: self.packed(Part::Output),
             bias: self.vector(Part::OutputBias),
@@ -91,7 +103,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The end of the feed-forward.
-    pub fn mlp_exit(&self) -> Exit<'a> {
+    pub fn mlp_exit(&self) -> Exit<'a, T> {
         Exit {
             matrix: self.packed(Part::Down),
             bias: self.vector(Part::DownBias),
@@ -104,28 +116,33 @@ impl<'a> Parts<'a> {
 }
 
 /// Gain and bias of one norm.
-pub(crate) struct NormWeights<'a> {
-    pub gain: View<'a>,
-    pub bias: Option<View<'a>>,
+pub(crate) struct NormWeights<'a, T> {
+    pub gain: View<'a, T>,
+    pub bias: Option<View<'a, T>>,
     pub eps: f64,
 }
 
-impl NormWeights<'_> {
-    pub fn norm(&self) -> Norm<'_> {
+impl<T: Scalar> NormWeights<'_, T> {
+    pub fn norm(&self) -> Norm<'_, T> {
         Norm { gain: &self.gain, bias: self.bias.as_deref(), eps: self.eps }
     }
 }
 
 /// Gradients of gains and biases that one task has summed over its rows.
-#[derive(Default)]
-pub(crate) struct Small(Vec<(Part, Vec<f32>)>);
+pub(crate) struct Small<T>(Vec<(Part, Vec<T>)>);
 
-impl Small {
-    pub fn push(&mut self, part: Part, grad: Vec<f32>) {
+impl<T> Default for Small<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Scalar> Small<T> {
+    pub fn push(&mut self, part: Part, grad: Vec<T>) {
         self.0.push((part, grad));
     }
 
-    pub fn push_norm(&mut self, gain: Part, bias: Part, (d_gain, d_bias): (Vec<f32>, Option<Vec<f32>>)) {
+    pub fn push_norm(&mut self, gain: Part, bias: Part, (d_gain, d_bias): (Vec<T>, Option<Vec<T>>)) {
         self.push(gain, d_gain);
         if let Some(d_bias) = d_bias {
             self.push(bias, d_bias);
@@ -133,19 +150,19 @@ impl Small {
     }
 
     /// The gradient of a bias from the slopes `dy` of its map, if the family has it.
-    pub fn push_bias(&mut self, part: Part, bias: Option<&[f32]>, dy: &[f32]) {
+    pub fn push_bias(&mut self, part: Part, bias: Option<&[T]>, dy: &[T]) {
         if let Some(bias) = bias {
-            let mut db = vec![0.0; bias.len()];
+            let mut db = vec![T::ZERO; bias.len()];
             bias::backward(dy, &mut db);
             self.push(part, db);
         }
     }
 
     /// Adds the tasks' sums, in order.
-    pub fn add_all(tasks: &[Self], parts: &Parts, gradients: &mut Gradients) {
+    pub fn add_all(tasks: &[Self], parts: &Parts<T>, gradients: &mut Gradients<T>) {
         let Some(first) = tasks.first() else { return };
         for (i, (part, grad)) in first.0.iter().enumerate() {
-            let mut total = vec![0.0; grad.len()];
+            let mut total = vec![T::ZERO; grad.len()];
             tasks.iter().for_each(|task| add_to(&mut total, &task.0[i].1));
             add_to(&mut gradients.0[parts.need(*part)], &total);
         }
@@ -153,16 +170,16 @@ impl Small {
 }
 
 /// How a half of a layer returns to the hidden stream.
-pub(crate) struct Exit<'a> {
-    matrix: &'a Packed,
-    bias: Option<View<'a>>,
-    norm: Option<NormWeights<'a>>,
+pub(crate) struct Exit<'a, T> {
+    matrix: &'a Packed<T>,
+    bias: Option<View<'a, T>>,
+    norm: Option<NormWeights<'a, T>>,
     of_sum: bool,
     dropout: Option<Dropout>,
     names: [Part; 3],
 }
 
-impl Exit<'_> {
+impl<T: Scalar> Exit<'_, T> {
     /// True if nothing stands between the matrix (with its bias) and the sum.
     pub fn plain(&self) -> bool {
         self.norm.is_none() && self.dropout.is_none()
@@ -174,15 +191,30 @@ impl Exit<'_> {
     }
 
     /// The next hidden stream `y` from the stream `x` and what the half has computed; rows `first..` of the batch.
-    pub fn forward(&self, x: &[f32], inner: &[f32], y: &mut [f32], z: &mut [f32], stats: &mut [f32], first: usize) {
+    pub fn forward(&self, x: &[T], inner: &[T], y: &mut [T], z: &mut [T], stats: &mut [T], first: usize) {
         if self.plain() {
             y.copy_from_slice(x);
             linear_rows(inner, self.matrix, y, true);
             return self.add_bias(y);
         }
-        let added = if self.norm.is_some() { &mut *z } else { &mut *y };
-        linear_rows(inner, self.matrix, added, false);
-        self.add_bias(added);
+        linear_rows(inner, self.matrix, if self.norm.is_some() { z } else { y }, false);
+        self.close(x, y, z, stats, first);
+    }
+
+    /// [`Exit::forward`] of the matrix's product `added`, which may have come from peers.
+    pub fn after(&self, x: &[T], added: &[T], y: &mut [T], z: &mut [T], stats: &mut [T], first: usize) {
+        if self.plain() {
+            y.copy_from_slice(added);
+            self.add_bias(y);
+            return add_to(y, x);
+        }
+        if self.norm.is_some() { &mut *z } else { &mut *y }.copy_from_slice(added);
+        self.close(x, y, z, stats, first);
+    }
+
+    /// Bias, dropout, norm and sum, from the matrix's product in `z` if there is a norm, else in `y`.
+    fn close(&self, x: &[T], y: &mut [T], z: &mut [T], stats: &mut [T], first: usize) {
+        self.add_bias(if self.norm.is_some() { z } else { y });
         match &self.norm {
             Some(norm) if self.of_sum => {
                 self.drop(z, first);
@@ -206,19 +238,19 @@ impl Exit<'_> {
     #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &self,
-        dy: &[f32],
-        z: &[f32],
-        stats: &[f32],
-        dz: &mut [f32],
-        dx: &mut [f32],
+        dy: &[T],
+        z: &[T],
+        stats: &[T],
+        dz: &mut [T],
+        dx: &mut [T],
         first: usize,
-        small: &mut Small,
+        small: &mut Small<T>,
     ) {
         let [bias, gain, shift] = self.names;
         dx.copy_from_slice(dy);
         match &self.norm {
             Some(norm) if self.of_sum => {
-                dx.fill(0.0);
+                dx.fill(T::ZERO);
                 small.push_norm(gain, shift, norm.norm().backward(z, stats, dy, dx));
                 dz.copy_from_slice(dx);
                 self.drop(dz, first);
@@ -226,7 +258,7 @@ impl Exit<'_> {
             Some(norm) => {
                 let mut kept = dy.to_vec();
                 self.drop(&mut kept, first);
-                dz.fill(0.0);
+                dz.fill(T::ZERO);
                 small.push_norm(gain, shift, norm.norm().backward(z, stats, &kept, dz));
             }
             None if self.dropout.is_some() => {
@@ -238,13 +270,13 @@ impl Exit<'_> {
         small.push_bias(bias, self.bias.as_deref(), if self.plain() { dy } else { dz });
     }
 
-    fn add_bias(&self, y: &mut [f32]) {
+    fn add_bias(&self, y: &mut [T]) {
         if let Some(b) = &self.bias {
             bias::forward(b, y);
         }
     }
 
-    fn drop(&self, x: &mut [f32], first: usize) {
+    fn drop(&self, x: &mut [T], first: usize) {
         if let Some(dropout) = &self.dropout {
             dropout.apply(x, first);
         }
@@ -257,22 +289,22 @@ pub(crate) fn ranges(rows: usize, n: usize) -> impl Iterator<Item = Range<usize>
 }
 
 /// Rows `range` of `[rows, width]`.
-pub(crate) fn rows_of<'a>(data: &'a [f32], range: &Range<usize>, width: usize) -> &'a [f32] {
+pub(crate) fn rows_of<'a, T>(data: &'a [T], range: &Range<usize>, width: usize) -> &'a [T] {
     &data[range.start * width..range.end * width]
 }
 
 /// A buffer `[rows, width]` dealt out from the front; a width of 0 deals empty slices.
-pub(crate) struct Deal<'a> {
-    rest: &'a mut [f32],
+pub(crate) struct Deal<'a, T> {
+    rest: &'a mut [T],
     width: usize,
 }
 
-impl<'a> Deal<'a> {
-    pub fn new(data: &'a mut [f32], width: usize) -> Self {
+impl<'a, T> Deal<'a, T> {
+    pub fn new(data: &'a mut [T], width: usize) -> Self {
         Self { rest: data, width }
     }
 
-    pub fn next(&mut self, rows: usize) -> &'a mut [f32] {
+    pub fn next(&mut self, rows: usize) -> &'a mut [T] {
         let (head, tail) = std::mem::take(&mut self.rest).split_at_mut(rows * self.width);
         self.rest = tail;
         head

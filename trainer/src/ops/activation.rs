@@ -4,42 +4,49 @@
 //! bits. GELU's tanh form is `x * sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))`, the exact one `x * erfc(-x / sqrt 2) / 2`
 //! (Hendrycks & Gimpel 2016); ReLU^2: So et al. 2021. SwiGLU is `swiglu`'s.
 
+use super::Scalar;
 use super::simd::{erfc, exp, multiversion};
 use super::swiglu;
 use crate::family::Mlp;
 
-const ROOT_2_OVER_PI: f32 = 0.797_884_6;
-const CUBIC: f32 = 0.044_715;
+const ROOT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
+const CUBIC: f64 = 0.044_715;
 
 /// `h` from `up` and, if the kind is gated, `gate` (else empty).
-pub fn forward(kind: Mlp, gate: &[f32], up: &[f32], h: &mut [f32]) {
+pub fn forward<T: Scalar>(kind: Mlp, gate: &[T], up: &[T], h: &mut [T]) {
     match kind {
         Mlp::Swiglu => swiglu::forward(gate, up, h),
         Mlp::Geglu => geglu_forward(gate, up, h),
-        Mlp::Relu => plain(up, h, |x| x.max(0.0)),
-        Mlp::Relu2 => plain(up, h, |x| x.max(0.0) * x.max(0.0)),
+        Mlp::Relu => plain(up, h, positive),
+        Mlp::Relu2 => plain(up, h, |x| positive(x) * positive(x)),
         Mlp::Gelu => gelu_forward(up, h),
         Mlp::GeluErf => gelu_erf_forward(up, h),
     }
 }
 
 /// From `dh`: `d_gate` (if gated, else empty), `d_up` and, once more, `h`.
-pub fn backward(kind: Mlp, gate: &[f32], up: &[f32], dh: &[f32], d_gate: &mut [f32], d_up: &mut [f32], h: &mut [f32]) {
+pub fn backward<T: Scalar>(kind: Mlp, gate: &[T], up: &[T], dh: &[T], d_gate: &mut [T], d_up: &mut [T], h: &mut [T]) {
     match kind {
         Mlp::Swiglu => return swiglu::backward(gate, up, dh, d_gate, d_up, h),
         Mlp::Geglu => return geglu_backward(gate, up, dh, d_gate, d_up, h),
-        Mlp::Relu => plain(up, d_up, |x| f32::from(u8::from(x > 0.0))),
-        Mlp::Relu2 => plain(up, d_up, |x| 2.0 * x.max(0.0)),
+        Mlp::Relu => plain(up, d_up, |x| if x > T::ZERO { T::ONE } else { T::ZERO }),
+        Mlp::Relu2 => plain(up, d_up, |x| T::of(2.0) * positive(x)),
         Mlp::Gelu => gelu_slope(up, d_up),
         Mlp::GeluErf => gelu_erf_slope(up, d_up),
     }
     for (d, dh) in d_up.iter_mut().zip(dh) {
-        *d *= dh;
+        *d *= *dh;
     }
     forward(kind, gate, up, h);
 }
 
-fn plain(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
+/// The larger of `x` and 0.
+#[inline(always)]
+fn positive<T: Scalar>(x: T) -> T {
+    if x > T::ZERO { x } else { T::ZERO }
+}
+
+fn plain<T: Scalar>(x: &[T], y: &mut [T], f: impl Fn(T) -> T) {
     for (x, y) in x.iter().zip(y) {
         *y = f(*x);
     }
@@ -47,18 +54,18 @@ fn plain(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
 
 /// GELU and its derivative, tanh form.
 #[inline(always)]
-fn gelu(x: f32) -> (f32, f32) {
+fn gelu<T: Scalar>(x: T) -> (T, T) {
     let square = x * x;
-    let inner = 2.0 * ROOT_2_OVER_PI * x * square.mul_add(CUBIC, 1.0);
-    let denominator = 1.0 + exp(-inner);
-    let sigmoid = 1.0 / denominator;
-    let slope = 2.0 * ROOT_2_OVER_PI * square.mul_add(3.0 * CUBIC, 1.0);
+    let inner = T::of(2.0) * T::of(ROOT_2_OVER_PI) * x * square.mul_add(T::of(CUBIC), T::ONE);
+    let denominator = T::ONE + exp(-inner);
+    let sigmoid = T::ONE / denominator;
+    let slope = T::of(2.0) * T::of(ROOT_2_OVER_PI) * square.mul_add(T::of(3.0) * T::of(CUBIC), T::ONE);
     let y = x / denominator;
-    (y, (y * (1.0 - sigmoid)).mul_add(slope, sigmoid))
+    (y, (y * (T::ONE - sigmoid)).mul_add(slope, sigmoid))
 }
 
 multiversion! {
-    fn gelu_forward(x: &[f32], y: &mut [f32]) {
+    fn gelu_forward<T: Scalar>(x: &[T], y: &mut [T]) {
         for (x, y) in x.iter().zip(y) {
             *y = gelu(*x).0;
         }
@@ -66,7 +73,7 @@ multiversion! {
 }
 
 multiversion! {
-    fn gelu_slope(x: &[f32], d: &mut [f32]) {
+    fn gelu_slope<T: Scalar>(x: &[T], d: &mut [T]) {
         for (x, d) in x.iter().zip(d) {
             *d = gelu(*x).1;
         }
@@ -74,32 +81,32 @@ multiversion! {
 }
 
 multiversion! {
-    fn gelu_erf_forward(x: &[f32], y: &mut [f32]) {
+    fn gelu_erf_forward<T: Scalar>(x: &[T], y: &mut [T]) {
         for (x, y) in x.iter().zip(y) {
-            *y = 0.5 * x * erfc(-x * std::f32::consts::FRAC_1_SQRT_2);
+            *y = T::of(0.5) * *x * erfc(-*x * T::of(std::f64::consts::FRAC_1_SQRT_2));
         }
     }
 }
 
 multiversion! {
-    fn gelu_erf_slope(x: &[f32], d: &mut [f32]) {
+    fn gelu_erf_slope<T: Scalar>(x: &[T], d: &mut [T]) {
         for (x, d) in x.iter().zip(d) {
-            let density = 0.5 * ROOT_2_OVER_PI * exp(-0.5 * x * x);
-            *d = 0.5_f32.mul_add(erfc(-x * std::f32::consts::FRAC_1_SQRT_2), x * density);
+            let density = T::of(0.5) * T::of(ROOT_2_OVER_PI) * exp(-T::of(0.5) * *x * *x);
+            *d = T::of(0.5).mul_add(erfc(-*x * T::of(std::f64::consts::FRAC_1_SQRT_2)), *x * density);
         }
     }
 }
 
 multiversion! {
-    fn geglu_forward(gate: &[f32], up: &[f32], h: &mut [f32]) {
+    fn geglu_forward<T: Scalar>(gate: &[T], up: &[T], h: &mut [T]) {
         for ((g, u), h) in gate.iter().zip(up).zip(h) {
-            *h = gelu(*g).0 * u;
+            *h = gelu(*g).0 * *u;
         }
     }
 }
 
 multiversion! {
-    fn geglu_backward(gate: &[f32], up: &[f32], dh: &[f32], d_gate: &mut [f32], d_up: &mut [f32], h: &mut [f32]) {
+    fn geglu_backward<T: Scalar>(gate: &[T], up: &[T], dh: &[T], d_gate: &mut [T], d_up: &mut [T], h: &mut [T]) {
         let n = gate.len();
         let (up, dh, d_gate, d_up, h) = (&up[..n], &dh[..n], &mut d_gate[..n], &mut d_up[..n], &mut h[..n]);
         for i in 0..n {

@@ -7,6 +7,7 @@
 //! block; a block that is hidden from one query leaves that query's sums as they are, so skipping changes no bit. Dao 2023
 //! (FlashAttention-2) for both passes.
 
+use super::Scalar;
 use super::gemm::{Left, PANEL, Right, block};
 use super::simd::{LANES, exp, max, max_lanes, multiversion, sum_lanes, tanh};
 use rayon::prelude::*;
@@ -28,15 +29,15 @@ pub struct Heads {
     /// Keys that a query sees, its own included.
     pub window: usize,
     /// What scores are multiplied by.
-    pub scale: f32,
+    pub scale: f64,
     /// Scaled scores become `cap * tanh(score / cap)`; 0 for no cap.
-    pub softcap: f32,
+    pub softcap: f64,
 }
 
 impl Heads {
     /// Full attention with scale `1 / sqrt(d)`.
     pub fn new(n_head: usize, n_kv_head: usize, d: usize) -> Self {
-        let scale = (1.0 / (d as f64).sqrt()) as f32;
+        let scale = 1.0 / (d as f64).sqrt();
         Self { n_head, n_kv_head, d, window: usize::MAX, scale, softcap: 0.0 }
     }
 
@@ -68,20 +69,20 @@ impl Heads {
 
 /// Up to 64 keys and values of one document in the layout that the kernel reads; zero where not yet filled.
 #[derive(Clone, Debug)]
-pub struct Page {
-    keys: Vec<f32>,   // [n_kv_head, d, 64]
-    values: Vec<f32>, // [n_kv_head, 64, padded d]
+pub struct Page<T = f32> {
+    keys: Vec<T>,   // [n_kv_head, d, 64]
+    values: Vec<T>, // [n_kv_head, 64, padded d]
 }
 
-impl Page {
+impl<T: Scalar> Page<T> {
     /// An empty page.
     pub fn new(heads: Heads) -> Self {
         let n = heads.n_kv_head * KEYS;
-        Self { keys: vec![0.0; n * heads.d], values: vec![0.0; n * heads.padded()] }
+        Self { keys: vec![T::ZERO; n * heads.d], values: vec![T::ZERO; n * heads.padded()] }
     }
 
     /// Writes slot `slot` (0 to 63): `k` and `v` are `[n_kv_head * d]`.
-    pub fn set(&mut self, heads: Heads, slot: usize, k: &[f32], v: &[f32]) {
+    pub fn set(&mut self, heads: Heads, slot: usize, k: &[T], v: &[T]) {
         let (d, padded) = (heads.d, heads.padded());
         for g in 0..heads.n_kv_head {
             for i in 0..d {
@@ -91,7 +92,7 @@ impl Page {
         }
     }
 
-    fn head(&self, heads: Heads, g: usize) -> (&[f32], &[f32]) {
+    fn head(&self, heads: Heads, g: usize) -> (&[T], &[T]) {
         let (k, v) = (heads.d * KEYS, KEYS * heads.padded());
         (&self.keys[g * k..(g + 1) * k], &self.values[g * v..(g + 1) * v])
     }
@@ -99,7 +100,14 @@ impl Page {
 
 /// Consecutive queries of one document against its pages: `q, out: [rows, n_head * d]`, the first query at position
 /// `first` of the document. The pages hold keys and values of positions `0..first + rows` at least.
-pub fn over_pages(heads: Heads, scratch: &mut Scratch, q: &[f32], pages: &[&Page], first: usize, out: &mut [f32]) {
+pub fn over_pages<T: Scalar>(
+    heads: Heads,
+    scratch: &mut Scratch<T>,
+    q: &[T],
+    pages: &[&Page<T>],
+    first: usize,
+    out: &mut [T],
+) {
     let width = heads.q_dim();
     let rows = q.len() / width;
     for start in blocks_of_queries(first, rows) {
@@ -123,34 +131,34 @@ fn blocks_of_queries(first: usize, rows: usize) -> impl Iterator<Item = std::ops
 }
 
 /// Buffers for one block of up to 64 queries of one head; what they hold between calls does not matter.
-pub struct Scratch {
-    scores: Vec<f32>, // [64, 64]
-    out: Vec<f32>,    // [64, padded d]
-    top: [f32; KEYS],
-    sum: [f32; KEYS],
+pub struct Scratch<T = f32> {
+    scores: Vec<T>, // [64, 64]
+    out: Vec<T>,    // [64, padded d]
+    top: [T; KEYS],
+    sum: [T; KEYS],
 }
 
-impl Scratch {
+impl<T: Scalar> Scratch<T> {
     /// Buffers for heads of this width.
     pub fn new(heads: Heads) -> Self {
-        let out = vec![0.0; KEYS * heads.padded()];
-        Self { scores: vec![0.0; KEYS * KEYS], out, top: [0.0; KEYS], sum: [0.0; KEYS] }
+        let out = vec![T::ZERO; KEYS * heads.padded()];
+        Self { scores: vec![T::ZERO; KEYS * KEYS], out, top: [T::ZERO; KEYS], sum: [T::ZERO; KEYS] }
     }
 
     /// Online softmax over all key blocks up to the queries' own. `kv(j)` is block `j`: keys `[d, 64]`, values `[64, padded]`.
     fn attend<'a>(
         &mut self,
         heads: Heads,
-        queries: &[f32],
+        queries: &[T],
         width: usize,
         rows: usize,
         first: usize,
-        kv: impl Fn(usize) -> (&'a [f32], &'a [f32]),
+        kv: impl Fn(usize) -> (&'a [T], &'a [T]),
     ) {
         let padded = heads.padded();
-        self.top = [f32::NEG_INFINITY; KEYS];
-        self.sum = [0.0; KEYS];
-        self.out[..rows * padded].fill(0.0);
+        self.top = [T::NEG_INFINITY; KEYS];
+        self.sum = [T::ZERO; KEYS];
+        self.out[..rows * padded].fill(T::ZERO);
         for j in heads.first_key(first) / KEYS..=(first + rows - 1) / KEYS {
             let (keys, values) = kv(j);
             block(
@@ -179,12 +187,12 @@ impl Scratch {
         }
         for (out, sum) in self.out.chunks_exact_mut(padded).zip(&self.sum[..rows]) {
             for x in out {
-                *x /= sum;
+                *x /= *sum;
             }
         }
     }
 
-    fn copy_out(&self, heads: Heads, rows: usize, out: &mut [f32], width: usize) {
+    fn copy_out(&self, heads: Heads, rows: usize, out: &mut [T], width: usize) {
         for (i, row) in self.out.chunks_exact(heads.padded()).take(rows).enumerate() {
             out[i * width..i * width + heads.d].copy_from_slice(&row[..heads.d]);
         }
@@ -194,24 +202,24 @@ impl Scratch {
 multiversion! {
     /// One block of scores to weights: query `i` sees its first `visible + i` keys, of those the last `window`. Rescales
     /// `out` and updates the running maximum and sum.
-    fn online_softmax(scores: &mut [f32], out: &mut [f32], padded: usize, visible: usize, heads: Heads, top: &mut [f32], sum: &mut [f32]) {
+    fn online_softmax<T: Scalar>(scores: &mut [T], out: &mut [T], padded: usize, visible: usize, heads: Heads, top: &mut [T], sum: &mut [T]) {
         let rows = scores.as_chunks_mut::<KEYS>().0.iter_mut().zip(out.chunks_exact_mut(padded));
         for (i, ((scores, out), (top, sum))) in rows.zip(top.iter_mut().zip(sum.iter_mut())).enumerate() {
             let limit = visible + i;
             let hidden = limit.saturating_sub(heads.window);
             if hidden >= KEYS {
-                scores.fill(0.0);
+                scores.fill(T::ZERO);
                 continue;
             }
-            mask(scores, hidden, limit, heads.scale, heads.softcap);
-            let mut lanes = [f32::NEG_INFINITY; LANES];
+            mask(scores, hidden, limit, T::of(heads.scale), T::of(heads.softcap));
+            let mut lanes = [T::NEG_INFINITY; LANES];
             for part in scores.as_chunks::<LANES>().0 {
                 for l in 0..LANES {
                     lanes[l] = max(lanes[l], part[l]);
                 }
             }
             let new_top = max(*top, max_lanes(lanes));
-            let mut lanes = [0.0; LANES];
+            let mut lanes = [T::ZERO; LANES];
             for part in scores.as_chunks_mut::<LANES>().0 {
                 for l in 0..LANES {
                     part[l] = exp(part[l] - new_top);
@@ -230,18 +238,18 @@ multiversion! {
 
 /// Scales and caps the scores `hidden..limit` and hides the others.
 #[inline(always)]
-fn mask(scores: &mut [f32; KEYS], hidden: usize, limit: usize, scale: f32, softcap: f32) {
+fn mask<T: Scalar>(scores: &mut [T; KEYS], hidden: usize, limit: usize, scale: T, softcap: T) {
     for x in scores.iter_mut() {
         *x *= scale;
     }
-    if softcap > 0.0 {
+    if softcap > T::ZERO {
         for x in scores.iter_mut() {
             *x = tanh(*x / softcap) * softcap;
         }
     }
-    scores[..hidden].fill(f32::NEG_INFINITY);
+    scores[..hidden].fill(T::NEG_INFINITY);
     for x in scores.iter_mut().skip(limit) {
-        *x = f32::NEG_INFINITY;
+        *x = T::NEG_INFINITY;
     }
 }
 
@@ -250,22 +258,22 @@ pub type Documents = [Vec<std::ops::Range<usize>>];
 
 /// `out: [b * t, n_head * d]` and `logsumexp: [b, n_head, t]` from `q: [b * t, n_head * d]`, `k, v: [b * t, n_kv_head * d]`.
 #[allow(clippy::too_many_arguments)]
-pub fn forward(
+pub fn forward<T: Scalar>(
     heads: Heads,
     t: usize,
     docs: &Documents,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: &mut [f32],
-    logsumexp: &mut [f32],
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    out: &mut [T],
+    logsumexp: &mut [T],
 ) {
     let (width, d) = (heads.q_dim(), heads.d);
     let rows = out.par_chunks_mut(t * width).zip(logsumexp.par_chunks_mut(heads.n_head * t)).zip(docs);
     rows.enumerate().for_each(|(b, ((out, logsumexp), docs))| {
         let row = Row::new(heads, t, b, k, v);
         let q = &q[b * t * width..(b + 1) * t * width];
-        let parts: Vec<(Vec<f32>, Vec<f32>)> =
+        let parts: Vec<(Vec<T>, Vec<T>)> =
             (0..heads.n_kv_head).into_par_iter().map(|g| forward_group(heads, t, docs, q, &row, g)).collect();
         for (g, (part, lse)) in parts.iter().enumerate() {
             let (from, n) = (g * heads.group(), heads.group());
@@ -276,30 +284,30 @@ pub fn forward(
 }
 
 /// Keys and values of one row of the batch.
-pub(super) struct Row<'a> {
-    pub k: &'a [f32],
-    pub v: &'a [f32],
+pub(super) struct Row<'a, T> {
+    pub k: &'a [T],
+    pub v: &'a [T],
 }
 
-impl<'a> Row<'a> {
-    pub(super) fn new(heads: Heads, t: usize, b: usize, k: &'a [f32], v: &'a [f32]) -> Self {
+impl<'a, T> Row<'a, T> {
+    pub(super) fn new(heads: Heads, t: usize, b: usize, k: &'a [T], v: &'a [T]) -> Self {
         let range = b * t * heads.kv_dim()..(b + 1) * t * heads.kv_dim();
         Self { k: &k[range.clone()], v: &v[range] }
     }
 }
 
 /// All query heads of key head `g`: outputs `[t, group * d]` and log-sum-exps `[group, t]`.
-fn forward_group(
+fn forward_group<T: Scalar>(
     heads: Heads,
     t: usize,
     docs: &[std::ops::Range<usize>],
-    q: &[f32],
-    row: &Row,
+    q: &[T],
+    row: &Row<T>,
     g: usize,
-) -> (Vec<f32>, Vec<f32>) {
+) -> (Vec<T>, Vec<T>) {
     let (width, d, group, padded) = (heads.q_dim(), heads.d, heads.group(), heads.padded());
-    let mut out = vec![0.0; t * group * d];
-    let mut lse = vec![0.0; group * t];
+    let mut out = vec![T::ZERO; t * group * d];
+    let mut lse = vec![T::ZERO; group * t];
     let mut scratch = Scratch::new(heads);
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for doc in docs {
@@ -313,7 +321,7 @@ fn forward_group(
                 scratch.attend(heads, queries, width, part.len(), part.start, kv);
                 scratch.copy_out(heads, part.len(), &mut out[at * group * d + h * d..], group * d);
                 for i in 0..part.len() {
-                    lse[h * t + at + i] = (f64::from(scratch.top[i]) + f64::from(scratch.sum[i]).ln()) as f32;
+                    lse[h * t + at + i] = T::of(scratch.top[i].wide() + scratch.sum[i].wide().ln());
                 }
             }
         }
@@ -322,23 +330,23 @@ fn forward_group(
 }
 
 /// `[rows, n]` into columns `at..at + n` of `[rows, width]`.
-pub(super) fn scatter(part: &[f32], out: &mut [f32], width: usize, at: usize, n: usize) {
+pub(super) fn scatter<T: Scalar>(part: &[T], out: &mut [T], width: usize, at: usize, n: usize) {
     for (from, to) in part.chunks_exact(n).zip(out.chunks_exact_mut(width)) {
         to[at..at + n].copy_from_slice(from);
     }
 }
 
 /// Positions `doc`, columns `at..at + d` of rows of `width`, transposed: `[blocks, d, 64]`, zero-padded.
-pub(super) fn pack_columns(
-    x: &[f32],
+pub(super) fn pack_columns<T: Scalar>(
+    x: &[T],
     width: usize,
     at: usize,
     d: usize,
     doc: &std::ops::Range<usize>,
-    out: &mut Vec<f32>,
+    out: &mut Vec<T>,
 ) {
     out.clear();
-    out.resize(doc.len().div_ceil(KEYS) * d * KEYS, 0.0);
+    out.resize(doc.len().div_ceil(KEYS) * d * KEYS, T::ZERO);
     for (i, row) in x[doc.start * width..doc.end * width].chunks_exact(width).enumerate() {
         let page = &mut out[i / KEYS * d * KEYS + i % KEYS..];
         for (j, x) in row[at..at + d].iter().enumerate() {
@@ -348,17 +356,17 @@ pub(super) fn pack_columns(
 }
 
 /// Positions `doc`, columns `at..at + d` of rows of `width`: `[blocks * 64, padded]`, zero-padded.
-pub(super) fn pack_rows(
-    x: &[f32],
+pub(super) fn pack_rows<T: Scalar>(
+    x: &[T],
     width: usize,
     at: usize,
     d: usize,
     padded: usize,
     doc: &std::ops::Range<usize>,
-    out: &mut Vec<f32>,
+    out: &mut Vec<T>,
 ) {
     out.clear();
-    out.resize(doc.len().next_multiple_of(KEYS) * padded, 0.0);
+    out.resize(doc.len().next_multiple_of(KEYS) * padded, T::ZERO);
     let rows = x[doc.start * width..doc.end * width].chunks_exact(width);
     for (row, out) in rows.zip(out.chunks_exact_mut(padded)) {
         out[..d].copy_from_slice(&row[at..at + d]);

@@ -4,6 +4,7 @@
 //! one row with all its query heads, so that sums run in a fixed order: heads, then query blocks, then key blocks.
 //! Dao 2023 (FlashAttention-2), algorithm 2, with the query blocks outside.
 
+use super::Scalar;
 use super::attention::{Documents, Heads, KEYS, Row, pack_columns, pack_rows, scatter};
 use super::gemm::{Left, Right, block};
 use super::simd::{dot, exp, multiversion, tanh};
@@ -11,30 +12,30 @@ use rayon::prelude::*;
 
 /// What forward has left for backward; shapes as in [`forward`].
 #[derive(Clone, Copy)]
-pub struct Kept<'a> {
+pub struct Kept<'a, T = f32> {
     /// Rotated queries.
-    pub q: &'a [f32],
+    pub q: &'a [T],
     /// Rotated keys.
-    pub k: &'a [f32],
+    pub k: &'a [T],
     /// Values.
-    pub v: &'a [f32],
+    pub v: &'a [T],
     /// Outputs.
-    pub out: &'a [f32],
+    pub out: &'a [T],
     /// Log-sum-exps.
-    pub logsumexp: &'a [f32],
+    pub logsumexp: &'a [T],
 }
 
 /// Writes `dq: [b * t, n_head * d]` and `dk, dv: [b * t, n_kv_head * d]` from `d_out: [b * t, n_head * d]`.
 #[allow(clippy::too_many_arguments)]
-pub fn backward(
+pub fn backward<T: Scalar>(
     heads: Heads,
     t: usize,
     docs: &Documents,
-    kept: Kept,
-    d_out: &[f32],
-    dq: &mut [f32],
-    dk: &mut [f32],
-    dv: &mut [f32],
+    kept: Kept<T>,
+    d_out: &[T],
+    dq: &mut [T],
+    dk: &mut [T],
+    dv: &mut [T],
 ) {
     let (width, kv_width, d) = (heads.q_dim(), heads.kv_dim(), heads.d);
     let rows = dq.par_chunks_mut(t * width).zip(dk.par_chunks_mut(t * kv_width)).zip(dv.par_chunks_mut(t * kv_width));
@@ -43,7 +44,7 @@ pub fn backward(
         let row = Row::new(heads, t, b, kept.k, kept.v);
         let lse = &kept.logsumexp[b * heads.n_head * t..(b + 1) * heads.n_head * t];
         let (q, out, d_out) = (&kept.q[q_range.clone()], &kept.out[q_range.clone()], &d_out[q_range]);
-        let parts: Vec<Group> = (0..heads.n_kv_head)
+        let parts: Vec<Group<T>> = (0..heads.n_kv_head)
             .into_par_iter()
             .map(|g| {
                 let mut group = Group::new(heads, t);
@@ -61,24 +62,24 @@ pub fn backward(
 
 /// Gradients of one key head and its query heads in one row, and the packed operands of the document at hand.
 #[derive(Default)]
-struct Group {
-    dq: Vec<f32>, // [t, group * d]
-    dk: Vec<f32>, // [t, d]
-    dv: Vec<f32>, // [t, d]
-    keys: Vec<f32>,
-    keys_t: Vec<f32>,
-    values_t: Vec<f32>,
-    queries: Vec<f32>,
-    d_out: Vec<f32>,
-    sum_dq: Vec<f32>,
-    sum_dk: Vec<f32>,
-    sum_dv: Vec<f32>,
+struct Group<T> {
+    dq: Vec<T>, // [t, group * d]
+    dk: Vec<T>, // [t, d]
+    dv: Vec<T>, // [t, d]
+    keys: Vec<T>,
+    keys_t: Vec<T>,
+    values_t: Vec<T>,
+    queries: Vec<T>,
+    d_out: Vec<T>,
+    sum_dq: Vec<T>,
+    sum_dk: Vec<T>,
+    sum_dv: Vec<T>,
 }
 
-impl Group {
+impl<T: Scalar> Group<T> {
     fn new(heads: Heads, t: usize) -> Self {
-        let kv = || vec![0.0; t * heads.d];
-        Self { dq: vec![0.0; t * heads.group() * heads.d], dk: kv(), dv: kv(), ..Self::default() }
+        let kv = || vec![T::ZERO; t * heads.d];
+        Self { dq: vec![T::ZERO; t * heads.group() * heads.d], dk: kv(), dv: kv(), ..Self::default() }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -87,9 +88,9 @@ impl Group {
         heads: Heads,
         t: usize,
         doc: &std::ops::Range<usize>,
-        (q, out, d_out): (&[f32], &[f32], &[f32]),
-        row: &Row,
-        lse: &[f32],
+        (q, out, d_out): (&[T], &[T], &[T]),
+        row: &Row<T>,
+        lse: &[T],
         g: usize,
     ) {
         let (width, kv_width, d, padded) = (heads.q_dim(), heads.kv_dim(), heads.d, heads.padded());
@@ -98,17 +99,17 @@ impl Group {
         pack_columns(row.v, kv_width, g * d, d, doc, &mut self.values_t);
         for sum in [&mut self.sum_dk, &mut self.sum_dv] {
             sum.clear();
-            sum.resize(self.keys.len(), 0.0);
+            sum.resize(self.keys.len(), T::ZERO);
         }
         for h in 0..heads.group() {
             let head = g * heads.group() + h;
             pack_rows(q, width, head * d, d, padded, doc, &mut self.queries);
             pack_rows(d_out, width, head * d, d, padded, doc, &mut self.d_out);
-            let mut pull = vec![0.0; doc.len()];
+            let mut pull = vec![T::ZERO; doc.len()];
             let (out, d_out) = (&out[doc.start * width..], &d_out[doc.start * width..]);
             row_dots(out, d_out, width, head * d, d, &mut pull);
             self.sum_dq.clear();
-            self.sum_dq.resize(self.keys.len(), 0.0);
+            self.sum_dq.resize(self.keys.len(), T::ZERO);
             self.head(heads, doc.len(), &lse[head * t + doc.start..head * t + doc.end], &pull);
             let n = heads.group() * d;
             for (from, to) in
@@ -125,10 +126,10 @@ impl Group {
     }
 
     /// One query head of one document of `n` tokens: query blocks in order, key blocks in order within.
-    fn head(&mut self, heads: Heads, n: usize, lse: &[f32], pull: &[f32]) {
+    fn head(&mut self, heads: Heads, n: usize, lse: &[T], pull: &[T]) {
         let (d, padded) = (heads.d, heads.padded());
-        let mut weights = [0.0_f32; KEYS * KEYS];
-        let mut slopes = [0.0_f32; KEYS * KEYS];
+        let mut weights = [T::ZERO; KEYS * KEYS];
+        let mut slopes = [T::ZERO; KEYS * KEYS];
         for qb in (0..n).step_by(KEYS) {
             let rows = KEYS.min(n - qb);
             let (q, d_out) = (&self.queries[qb * padded..], &self.d_out[qb * padded..]);
@@ -152,29 +153,29 @@ impl Group {
 
 multiversion! {
     /// Scores to weights and `d weights` to `d scores` (already scaled), in place; query 0 is `ahead` of key 0.
-    fn softmax_slopes(weights: &mut [f32], slopes: &mut [f32], ahead: usize, heads: Heads, lse: &[f32], pull: &[f32]) {
-        let (scale, cap) = (heads.scale, heads.softcap);
+    fn softmax_slopes<T: Scalar>(weights: &mut [T], slopes: &mut [T], ahead: usize, heads: Heads, lse: &[T], pull: &[T]) {
+        let (scale, cap) = (T::of(heads.scale), T::of(heads.softcap));
         let rows = weights.as_chunks_mut::<KEYS>().0.iter_mut().zip(slopes.as_chunks_mut::<KEYS>().0.iter_mut());
         for (i, ((weights, slopes), (lse, pull))) in rows.zip(lse.iter().zip(pull)).enumerate() {
             let limit = (ahead + i + 1).min(KEYS);
             let hidden = heads.first_key(ahead + i).min(KEYS);
-            if cap > 0.0 {
+            if cap > T::ZERO {
                 for j in 0..KEYS {
                     let bent = tanh(weights[j] * scale / cap);
-                    let p = exp(bent.mul_add(cap, -lse));
+                    let p = exp(bent.mul_add(cap, -*lse));
                     weights[j] = p;
-                    slopes[j] = p * (slopes[j] - pull) * scale * bent.mul_add(-bent, 1.0);
+                    slopes[j] = p * (slopes[j] - *pull) * scale * bent.mul_add(-bent, T::ONE);
                 }
             } else {
                 for j in 0..KEYS {
-                    let p = exp(weights[j].mul_add(scale, -lse));
+                    let p = exp(weights[j].mul_add(scale, -*lse));
                     weights[j] = p;
-                    slopes[j] = p * (slopes[j] - pull) * scale;
+                    slopes[j] = p * (slopes[j] - *pull) * scale;
                 }
             }
             for row in [weights, slopes] {
-                row[..hidden].fill(0.0);
-                row[limit..].fill(0.0);
+                row[..hidden].fill(T::ZERO);
+                row[limit..].fill(T::ZERO);
             }
         }
     }
@@ -182,7 +183,7 @@ multiversion! {
 
 multiversion! {
     /// Dot products of columns `at..at + d` of each pair of rows.
-    fn row_dots(a: &[f32], b: &[f32], width: usize, at: usize, d: usize, out: &mut [f32]) {
+    fn row_dots<T: Scalar>(a: &[T], b: &[T], width: usize, at: usize, d: usize, out: &mut [T]) {
         for ((a, b), out) in a.chunks_exact(width).zip(b.chunks_exact(width)).zip(out) {
             *out = dot(&a[at..at + d], &b[at..at + d]);
         }

@@ -28,14 +28,9 @@ fn plain(heads: Heads, t: usize, docs: &[Range<usize>], q: &Tensor, k: &Tensor, 
     let seen = |i: usize, j: usize| j <= i && j >= start(i) && i - j < heads.window;
     let mask: Vec<f64> = (0..t * t).map(|x| if seen(x / t, x % t) { 0.0 } else { -1e9 }).collect();
     let mask = Tensor::from_vec(mask, (t, t), &Device::Cpu).unwrap();
-    let scale = if heads.scale == Heads::new(1, 1, heads.d).scale {
-        1.0 / (heads.d as f64).sqrt()
-    } else {
-        f64::from(heads.scale)
-    };
-    let mut scores = (q.matmul(&k.t().unwrap()).unwrap() * scale).unwrap();
+    let mut scores = (q.matmul(&k.t().unwrap()).unwrap() * heads.scale).unwrap();
     if heads.softcap > 0.0 {
-        let cap = f64::from(heads.softcap);
+        let cap = heads.softcap;
         scores = ((scores / cap).unwrap().tanh().unwrap() * cap).unwrap();
     }
     let scores = scores.broadcast_add(&mask).unwrap();

@@ -1,13 +1,14 @@
 //! Bias of a linear map: `y += b` per row, and its gradient, the sum of rows in order.
 
+use super::Scalar;
 use super::simd::multiversion;
 
 multiversion! {
     /// `y[r] += b` for each row of `y: [rows, n]`, `b: [n]`.
-    pub fn forward(b: &[f32], y: &mut [f32]) {
+    pub fn forward<T: Scalar>(b: &[T], y: &mut [T]) {
         for row in y.chunks_exact_mut(b.len()) {
             for (y, b) in row.iter_mut().zip(b) {
-                *y += b;
+                *y += *b;
             }
         }
     }
@@ -15,10 +16,10 @@ multiversion! {
 
 multiversion! {
     /// Adds the rows of `dy: [rows, n]` to `db: [n]`, in order.
-    pub fn backward(dy: &[f32], db: &mut [f32]) {
+    pub fn backward<T: Scalar>(dy: &[T], db: &mut [T]) {
         for row in dy.chunks_exact(db.len()) {
             for (db, dy) in db.iter_mut().zip(row) {
-                *db += dy;
+                *db += *dy;
             }
         }
     }

@@ -1,17 +1,18 @@
 //! Log-prob, entropy and log-sum-exp of rows of logits, and the gradient back to the logits.
 //!
-//! In: one row of f32 logits and its target. Out: three numbers, or the row of gradients in place of the logits. The
+//! In: one row of T logits and its target. Out: three numbers, or the row of gradients in place of the logits. The
 //! loss itself is elsewhere: it maps log-probs and entropies to their gradients. Sums run in 16 lanes over chunks of
 //! 512 logits, the chunks' sums in f64.
 
+use super::Scalar;
 use super::simd::{LANES, exp, max, max_lanes, multiversion, sum_lanes, tanh};
 
 const CHUNK: usize = 512;
 
 multiversion! {
     /// Log-prob of `target`, entropy, log-sum-exp of one row of logits, all in nats.
-    pub fn row_stats(logits: &[f32], target: u32) -> [f32; 3] {
-        let mut top = [f32::NEG_INFINITY; LANES];
+    pub fn row_stats<T: Scalar>(logits: &[T], target: u32) -> [T; 3] {
+        let mut top = [T::NEG_INFINITY; LANES];
         let (head, tail) = logits.as_chunks::<LANES>();
         for x in head {
             for i in 0..LANES {
@@ -24,7 +25,7 @@ multiversion! {
         let top = max_lanes(top);
         let (mut sum, mut weighted) = (0.0_f64, 0.0_f64);
         for chunk in logits.chunks(CHUNK) {
-            let (mut s, mut w) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+            let (mut s, mut w) = ([T::ZERO; LANES], [T::ZERO; LANES]);
             let (head, tail) = chunk.as_chunks::<LANES>();
             for x in head {
                 for i in 0..LANES {
@@ -35,23 +36,23 @@ multiversion! {
                 }
             }
             for (i, x) in tail.iter().enumerate() {
-                let shifted = x - top;
+                let shifted = *x - top;
                 let e = exp(shifted);
                 s[i] += e;
                 w[i] = e.mul_add(shifted, w[i]);
             }
-            sum += f64::from(sum_lanes(s));
-            weighted += f64::from(sum_lanes(w));
+            sum += sum_lanes(s).wide();
+            weighted += sum_lanes(w).wide();
         }
         let log_sum = sum.ln();
-        let target = f64::from(logits[target as usize]) - f64::from(top);
-        [(target - log_sum) as f32, (log_sum - weighted / sum) as f32, (f64::from(top) + log_sum) as f32]
+        let target = logits[target as usize].wide() - top.wide();
+        [T::of(target - log_sum), T::of(log_sum - weighted / sum), T::of(top.wide() + log_sum)]
     }
 }
 
 multiversion! {
     /// `cap * tanh(x / cap)` in place.
-    pub fn soft_cap(logits: &mut [f32], cap: f32) {
+    pub fn soft_cap<T: Scalar>(logits: &mut [T], cap: T) {
         for x in logits.iter_mut() {
             *x = tanh(*x / cap) * cap;
         }
@@ -60,17 +61,17 @@ multiversion! {
 
 multiversion! {
     /// The gradient of [`soft_cap`]: `slopes` times `1 - (capped / cap)^2`.
-    pub fn soft_cap_backward(capped: &[f32], cap: f32, slopes: &mut [f32]) {
+    pub fn soft_cap_backward<T: Scalar>(capped: &[T], cap: T, slopes: &mut [T]) {
         for (x, slope) in capped.iter().zip(slopes) {
-            let bent = x / cap;
-            *slope *= bent.mul_add(-bent, 1.0);
+            let bent = *x / cap;
+            *slope *= bent.mul_add(-bent, T::ONE);
         }
     }
 }
 
 multiversion! {
     /// Adds `d_logsumexp * p` to `slopes`, where `p` is the softmax of `logits`.
-    pub fn logsumexp_backward(logits: &[f32], logsumexp: f32, d_logsumexp: f32, slopes: &mut [f32]) {
+    pub fn logsumexp_backward<T: Scalar>(logits: &[T], logsumexp: T, d_logsumexp: T, slopes: &mut [T]) {
         for (x, slope) in logits.iter().zip(slopes) {
             *slope = exp(*x - logsumexp).mul_add(d_logsumexp, *slope);
         }
@@ -79,10 +80,10 @@ multiversion! {
 
 multiversion! {
     /// Replaces `logits` by `d_logprob * d logprob / d logits + d_entropy * d entropy / d logits`.
-    pub fn row_backward(logits: &mut [f32], target: u32, stats: [f32; 3], d_logprob: f32, d_entropy: f32) {
+    pub fn row_backward<T: Scalar>(logits: &mut [T], target: u32, stats: [T; 3], d_logprob: T, d_entropy: T) {
         let [_, entropy, logsumexp] = stats;
         let at_target = logits[target as usize] - logsumexp;
-        if d_entropy == 0.0 {
+        if d_entropy == T::ZERO {
             for x in logits.iter_mut() {
                 *x = -d_logprob * exp(*x - logsumexp);
             }
@@ -93,8 +94,8 @@ multiversion! {
             }
         }
         // 1 - p by `expm1`, exact where the target is nearly certain.
-        let rest = -(f64::from(at_target).exp_m1()) as f32;
-        let p = f64::from(at_target).exp() as f32;
+        let rest = T::of(-at_target.wide().exp_m1());
+        let p = T::of(at_target.wide().exp());
         logits[target as usize] = d_logprob * rest - d_entropy * p * (at_target + entropy);
     }
 }

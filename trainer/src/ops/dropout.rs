@@ -4,6 +4,7 @@
 //! index, layer, purpose) and its index in the sample alone: equal for any split of a step into micro-batches, for any
 //! number of threads, and in the second forward of recomputation. Srivastava et al. 2014.
 
+use super::Scalar;
 use crate::rng::Key;
 
 /// Randomness of one micro-batch.
@@ -33,7 +34,7 @@ pub struct Dropout {
     t: usize,
     c: usize,
     least: u32,
-    scale: f32,
+    scale: f64,
 }
 
 impl Dropout {
@@ -47,11 +48,12 @@ impl Dropout {
         };
         let key = |row: usize| noise.key.fold(noise.first_sample + row as u64).fold(layer).fold_str(purpose);
         let least = (share * 2.0_f64.powi(32)) as u32;
-        Some(Self { keys: (0..b).map(key).collect(), t, c, least, scale: (1.0 / (1.0 - share)) as f32 })
+        Some(Self { keys: (0..b).map(key).collect(), t, c, least, scale: 1.0 / (1.0 - share) })
     }
 
     /// Rows `first..` of the micro-batch, in place.
-    pub fn apply(&self, x: &mut [f32], first: usize) {
+    pub fn apply<T: Scalar>(&self, x: &mut [T], first: usize) {
+        let scale = T::of(self.scale);
         for (i, row) in x.chunks_exact_mut(self.c).enumerate() {
             let at = first + i;
             let (key, start) = (self.keys[at / self.t], (at % self.t * self.c) as u64);
@@ -60,7 +62,7 @@ impl Dropout {
                 if block.0 != index / 4 {
                     block = (index / 4, key.block(index / 4));
                 }
-                *x = if block.1[(index % 4) as usize] < self.least { 0.0 } else { *x * self.scale };
+                *x = if block.1[(index % 4) as usize] < self.least { T::ZERO } else { *x * scale };
             }
         }
     }

@@ -5,6 +5,8 @@
 //! whichever build runs, so a row's bits do not depend on its batch. Splitting k into chunks and packing are the
 //! caller's. Goto & van de Geijn 2008 for the tile scheme; 6 x 16 fills the 16 AVX2 registers.
 
+use super::Scalar;
+
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: usize = 6;
 /// Columns of a panel.
@@ -12,43 +14,52 @@ pub(crate) const PANEL: usize = 16;
 
 /// Left operand: element (r, k) is `data[(r / 6) * tile + (r % 6) * row + k * step]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Left<'a> {
-    pub data: &'a [f32],
+pub(crate) struct Left<'a, T> {
+    pub data: &'a [T],
     pub tile: usize,
     pub row: usize,
     pub step: usize,
 }
 
-impl<'a> Left<'a> {
+impl<'a, T> Left<'a, T> {
     /// Rows of `row` numbers, one after the other.
-    pub fn rows(data: &'a [f32], row: usize) -> Self {
+    pub fn rows(data: &'a [T], row: usize) -> Self {
         Self { data, tile: TILE_ROWS * row, row, step: 1 }
     }
 
     /// The transpose of rows of `step` numbers.
-    pub fn columns(data: &'a [f32], step: usize) -> Self {
+    pub fn columns(data: &'a [T], step: usize) -> Self {
         Self { data, tile: TILE_ROWS, row: 1, step }
     }
 }
 
 /// Right operand: element (k, c) is `data[(c / 16) * panel + k * step + c % 16]`; panels are always whole.
 #[derive(Clone, Copy)]
-pub(crate) struct Right<'a> {
-    pub data: &'a [f32],
+pub(crate) struct Right<'a, T> {
+    pub data: &'a [T],
     pub panel: usize,
     pub step: usize,
 }
 
-impl<'a> Right<'a> {
+impl<'a, T> Right<'a, T> {
     /// Rows of `step` numbers (a multiple of 16), one after the other.
-    pub fn rows(data: &'a [f32], step: usize) -> Self {
+    pub fn rows(data: &'a [T], step: usize) -> Self {
         Self { data, panel: PANEL, step }
     }
 }
 
 /// `c[r * c_row + j] = (or +=) sum_k a(r, k) b(k, j)` for `rows` x `cols`.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn block(rows: usize, cols: usize, k: usize, a: Left, b: Right, c: &mut [f32], c_row: usize, add: bool) {
+pub(crate) fn block<T: Scalar>(
+    rows: usize,
+    cols: usize,
+    k: usize,
+    a: Left<T>,
+    b: Right<T>,
+    c: &mut [T],
+    c_row: usize,
+    add: bool,
+) {
     if rows == 0 || cols == 0 {
         return;
     }
@@ -59,24 +70,59 @@ pub(crate) fn block(rows: usize, cols: usize, k: usize, a: Left, b: Right, c: &m
     assert!(k > 0 && in_last.max(in_whole) + (k - 1) * a.step < a.data.len(), "A is too short");
     assert!(last_panel * b.panel + (k - 1) * b.step + PANEL <= b.data.len(), "B is too short");
     assert!(cols <= c_row && (rows - 1) * c_row + cols <= c.len(), "C is too short");
-    // SAFETY: the asserts above bound every index that the loops below form; `has_fma` guards the AVX2 build.
+    let (pa, pb, pc) = (a.data.as_ptr(), b.data.as_ptr(), c.as_mut_ptr());
+    // SAFETY: the asserts above bound every index that the tiles' loops form.
+    unsafe { T::tiles(rows, cols, k, (pa, a.tile, a.row, a.step), (pb, b.panel, b.step), (pc, c_row), add) }
+}
+
+/// Left operand: data, tile, row, step.
+pub type A<T> = (*const T, usize, usize, usize);
+/// Right operand: data, panel, step.
+pub type B<T> = (*const T, usize, usize);
+/// Result: data, numbers per row.
+pub type C<T> = (*mut T, usize);
+
+/// In f32: 16 AVX2 registers of sums, or the portable build with the same bits.
+///
+/// # Safety
+/// All indices are in range.
+#[inline(always)]
+pub(super) unsafe fn tiles_f32(rows: usize, cols: usize, k: usize, a: A<f32>, b: B<f32>, c: C<f32>, add: bool) {
+    // SAFETY: passed on; `has_fma` guards the AVX2 build.
     unsafe {
-        let (pa, pb, pc) = (a.data.as_ptr(), b.data.as_ptr(), c.as_mut_ptr());
         #[cfg(target_arch = "x86_64")]
         if super::simd::has_fma() {
-            return avx2::run(rows, cols, k, (pa, a.tile, a.row, a.step), (pb, b.panel, b.step), (pc, c_row), add);
+            return avx2::run(rows, cols, k, a, b, c, add);
         }
-        portable::run(rows, cols, k, (pa, a.tile, a.row, a.step), (pb, b.panel, b.step), (pc, c_row), add);
+        portable::run(rows, cols, k, a, b, c, add);
     }
 }
 
-type A = (*const f32, usize, usize, usize);
-type B = (*const f32, usize, usize);
-type C = (*mut f32, usize);
+/// In f64: the portable build, with fused multiply-adds in hardware where there are any.
+///
+/// # Safety
+/// All indices are in range.
+pub(super) unsafe fn tiles_f64(rows: usize, cols: usize, k: usize, a: A<f64>, b: B<f64>, c: C<f64>, add: bool) {
+    // SAFETY (callers): as above, and the CPU has the features.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn fast(rows: usize, cols: usize, k: usize, a: A<f64>, b: B<f64>, c: C<f64>, add: bool) {
+        // SAFETY: passed on.
+        unsafe { portable::run(rows, cols, k, a, b, c, add) }
+    }
+    // SAFETY: passed on; `has_fma` guards the fast build.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if super::simd::has_fma() {
+            return fast(rows, cols, k, a, b, c, add);
+        }
+        portable::run(rows, cols, k, a, b, c, add);
+    }
+}
 
 /// Loops over panels from column `$from` and over tiles; `tile` must be in scope.
 macro_rules! walk_tiles {
-    ($from:expr, $rows:ident, $cols:ident, $k:ident, $a:ident, $b:ident, $c:ident, $add:ident) => {
+    ($from:expr, $rows:ident, $cols:ident, $k:ident, $a:ident, $b:ident, $c:ident, $add:ident $(, $t:tt)?) => {
         for col in ($from..$cols).step_by(PANEL) {
             let b = $b.0.add(col / PANEL * $b.1);
             let width = ($cols - col).min(PANEL);
@@ -84,12 +130,12 @@ macro_rules! walk_tiles {
                 let a = $a.0.add(row / TILE_ROWS * $a.1);
                 let c = $c.0.add(row * $c.1 + col);
                 match $rows - row {
-                    1 => tile::<1>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
-                    2 => tile::<2>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
-                    3 => tile::<3>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
-                    4 => tile::<4>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
-                    5 => tile::<5>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
-                    _ => tile::<6>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
+                    1 => tile::<1 $(, $t)?>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
+                    2 => tile::<2 $(, $t)?>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
+                    3 => tile::<3 $(, $t)?>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
+                    4 => tile::<4 $(, $t)?>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
+                    5 => tile::<5 $(, $t)?>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
+                    _ => tile::<6 $(, $t)?>($k, (a, $a.2, $a.3), (b, $b.2), (c, $c.1), width, $add),
                 }
             }
         }
@@ -106,7 +152,7 @@ mod avx2 {
 
     // SAFETY (callers): indices in range as asserted in `block`; the CPU has AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn run(rows: usize, cols: usize, k: usize, a: A, b: B, c: C, add: bool) {
+    pub(super) unsafe fn run(rows: usize, cols: usize, k: usize, a: A<f32>, b: B<f32>, c: C<f32>, add: bool) {
         // One or two rows alone would wait for each multiply-add: several panels at once keep the units busy.
         // SAFETY: passed on.
         unsafe {
@@ -122,7 +168,14 @@ mod avx2 {
     /// Whole groups of `P` panels of `M` rows; returns the first column that is left.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn panels<const M: usize, const P: usize>(cols: usize, k: usize, a: A, b: B, c: C, add: bool) -> usize {
+    unsafe fn panels<const M: usize, const P: usize>(
+        cols: usize,
+        k: usize,
+        a: A<f32>,
+        b: B<f32>,
+        c: C<f32>,
+        add: bool,
+    ) -> usize {
         let end = cols - cols % (P * PANEL);
         for col in (0..end).step_by(P * PANEL) {
             // SAFETY: columns `col..col + P * 16` exist, all else is passed on.
@@ -218,28 +271,29 @@ mod avx2 {
 }
 
 mod portable {
-    use super::{A, B, C, PANEL, TILE_ROWS};
+    use super::{A, B, C, PANEL, Scalar, TILE_ROWS};
 
     // SAFETY (callers): indices in range as asserted in `block`.
-    pub(super) unsafe fn run(rows: usize, cols: usize, k: usize, a: A, b: B, c: C, add: bool) {
+    #[inline(always)]
+    pub(super) unsafe fn run<T: Scalar>(rows: usize, cols: usize, k: usize, a: A<T>, b: B<T>, c: C<T>, add: bool) {
         // SAFETY: passed on.
-        unsafe { walk_tiles!(0, rows, cols, k, a, b, c, add) }
+        unsafe { walk_tiles!(0, rows, cols, k, a, b, c, add, _) }
     }
 
-    #[inline]
-    unsafe fn tile<const M: usize>(
+    #[inline(always)]
+    unsafe fn tile<const M: usize, T: Scalar>(
         k: usize,
-        a: (*const f32, usize, usize),
-        b: (*const f32, usize),
-        c: (*mut f32, usize),
+        a: (*const T, usize, usize),
+        b: (*const T, usize),
+        c: (*mut T, usize),
         width: usize,
         add: bool,
     ) {
         // SAFETY: the caller bounds all three operands.
         unsafe {
-            let mut acc = [[0.0_f32; PANEL]; M];
+            let mut acc = [[T::ZERO; PANEL]; M];
             for i in 0..k {
-                let row = &*b.0.add(i * b.1).cast::<[f32; PANEL]>();
+                let row = &*b.0.add(i * b.1).cast::<[T; PANEL]>();
                 for (m, acc) in acc.iter_mut().enumerate() {
                     let x = *a.0.add(m * a.1 + i * a.2);
                     for j in 0..PANEL {
@@ -250,7 +304,7 @@ mod portable {
             for (m, acc) in acc.iter().enumerate() {
                 for (j, x) in acc.iter().enumerate().take(width) {
                     let out = c.0.add(m * c.1 + j);
-                    *out = if add { *out + x } else { *x };
+                    *out = if add { *out + *x } else { *x };
                 }
             }
         }

@@ -1,21 +1,22 @@
 //! LayerNorm: `y = (x - mean(x)) / sqrt(var(x) + eps) * w + b`, forward and backward, row by row.
 //!
 //! In: rows `[rows, c]`, a gain and a bias `[c]`. Out: rows, and per row the mean and the inverse deviation, which backward
-//! needs. The variance is that of the centred row, in f32 with 16 fixed lanes. Ba et al. 2016.
+//! needs. The variance is that of the centred row, in T with 16 fixed lanes. Ba et al. 2016.
 
+use super::Scalar;
 use super::simd::{fold2, multiversion};
 
 multiversion! {
     /// `y: [rows, c]` and `stats: [rows, 2]` (mean, inverse deviation) from `x: [rows, c]`, `w, b: [c]`.
-    pub fn forward(x: &[f32], w: &[f32], b: &[f32], eps: f64, y: &mut [f32], stats: &mut [f32]) {
+    pub fn forward<T: Scalar>(x: &[T], w: &[T], b: &[T], eps: f64, y: &mut [T], stats: &mut [T]) {
         let c = w.len();
         let b = &b[..c];
         for ((x, y), stats) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)).zip(stats.as_chunks_mut::<2>().0) {
-            let mean = fold2(x, x, |acc, a, _| acc + a) / c as f32;
+            let mean = fold2(x, x, |acc, a, _| acc + a) / T::of(c as f64);
             for i in 0..c {
                 y[i] = x[i] - mean;
             }
-            let r = 1.0 / (fold2(y, y, |acc, a, b| a.mul_add(b, acc)) / c as f32 + eps as f32).sqrt();
+            let r = T::ONE / (fold2(y, y, |acc, a: T, b| a.mul_add(b, acc)) / T::of(c as f64) + T::of(eps)).sqrt();
             *stats = [mean, r];
             for i in 0..c {
                 y[i] = (y[i] * r).mul_add(w[i], b[i]);
@@ -26,12 +27,12 @@ multiversion! {
 
 multiversion! {
     /// Recomputes `y` from the kept `stats`: the same bits as [`forward`].
-    pub fn again(x: &[f32], w: &[f32], b: &[f32], stats: &[f32], y: &mut [f32]) {
+    pub fn again<T: Scalar>(x: &[T], w: &[T], b: &[T], stats: &[T], y: &mut [T]) {
         let c = w.len();
         let b = &b[..c];
         for ((x, y), [mean, r]) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)).zip(stats.as_chunks::<2>().0) {
             for i in 0..c {
-                y[i] = ((x[i] - mean) * r).mul_add(w[i], b[i]);
+                y[i] = ((x[i] - *mean) * *r).mul_add(w[i], b[i]);
             }
         }
     }
@@ -39,10 +40,10 @@ multiversion! {
 
 multiversion! {
     /// Adds to `dx: [rows, c]`, `dw: [c]` and `db: [c]` what `dy: [rows, c]` means for them; rows in order.
-    pub fn backward(x: &[f32], w: &[f32], stats: &[f32], dy: &[f32], dx: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
+    pub fn backward<T: Scalar>(x: &[T], w: &[T], stats: &[T], dy: &[T], dx: &mut [T], dw: &mut [T], db: &mut [T]) {
         let c = w.len();
         let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(dx.chunks_exact_mut(c)).zip(stats.as_chunks::<2>().0);
-        let (mut scaled, mut unit) = (vec![0.0; c], vec![0.0; c]);
+        let (mut scaled, mut unit) = (vec![T::ZERO; c], vec![T::ZERO; c]);
         for (((x, dy), dx), &[mean, r]) in rows {
             for i in 0..c {
                 unit[i] = (x[i] - mean) * r;
@@ -50,8 +51,8 @@ multiversion! {
                 dw[i] = dy[i].mul_add(unit[i], dw[i]);
                 db[i] += dy[i];
             }
-            let level = fold2(&scaled, &scaled, |acc, a, _| acc + a) / c as f32;
-            let pull = fold2(&scaled, &unit, |acc, a, b| a.mul_add(b, acc)) / c as f32;
+            let level = fold2(&scaled, &scaled, |acc, a, _| acc + a) / T::of(c as f64);
+            let pull = fold2(&scaled, &unit, |acc, a: T, b| a.mul_add(b, acc)) / T::of(c as f64);
             for i in 0..c {
                 dx[i] += (scaled[i] - level - unit[i] * pull) * r;
             }

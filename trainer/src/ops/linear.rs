@@ -4,6 +4,7 @@
 //! inner dimension is cut into chunks of 512; an element is the sum over chunks, in order, of one fused multiply-add
 //! chain each. So bits depend on neither the number of rows, nor threads, nor the split of the work.
 
+use super::Scalar;
 use super::gemm::{Left, PANEL, Right, TILE_ROWS, block};
 use rayon::prelude::*;
 
@@ -14,17 +15,17 @@ const TASK_ROWS: usize = 48;
 
 /// A matrix `[k, n]` in panels of 16 columns: `[ceil(n / 16), k, 16]`, zero-padded.
 #[derive(Clone, Debug)]
-pub struct Packed {
+pub struct Packed<T = f32> {
     n: usize,
     k: usize,
-    data: Vec<f32>,
+    data: Vec<T>,
 }
 
-impl Packed {
+impl<T: Scalar> Packed<T> {
     /// From `w: [n, k]`, for `y = x w^T`.
-    pub fn transposed(w: &[f32], n: usize, k: usize) -> Self {
+    pub fn transposed(w: &[T], n: usize, k: usize) -> Self {
         assert_eq!(w.len(), n * k, "a weight is [n, k]");
-        let mut data = vec![0.0; n.div_ceil(PANEL) * k * PANEL];
+        let mut data = vec![T::ZERO; n.div_ceil(PANEL) * k * PANEL];
         for (j, row) in w.chunks_exact(k).enumerate() {
             let panel = &mut data[j / PANEL * k * PANEL..];
             for (i, x) in row.iter().enumerate() {
@@ -35,9 +36,9 @@ impl Packed {
     }
 
     /// From `w: [k, n]`, for `y = x w`.
-    pub fn plain(w: &[f32], k: usize, n: usize) -> Self {
+    pub fn plain(w: &[T], k: usize, n: usize) -> Self {
         assert_eq!(w.len(), n * k, "a weight is [k, n]");
-        let mut data = vec![0.0; n.div_ceil(PANEL) * k * PANEL];
+        let mut data = vec![T::ZERO; n.div_ceil(PANEL) * k * PANEL];
         pack_panels(w, n, 0..n, &mut data);
         Self { n, k, data }
     }
@@ -52,14 +53,14 @@ impl Packed {
         self.k
     }
 
-    fn right(&self, column: usize, k: usize) -> Right<'_> {
+    fn right(&self, column: usize, k: usize) -> Right<'_, T> {
         let data = &self.data[column / PANEL * self.k * PANEL + k * PANEL..];
         Right { data, panel: self.k * PANEL, step: PANEL }
     }
 }
 
 /// Copies columns `range` of rows of `n` numbers into panels `[., rows, 16]`.
-fn pack_panels(rows: &[f32], n: usize, range: std::ops::Range<usize>, out: &mut [f32]) {
+fn pack_panels<T: Scalar>(rows: &[T], n: usize, range: std::ops::Range<usize>, out: &mut [T]) {
     let count = rows.len() / n;
     for (p, column) in range.clone().step_by(PANEL).enumerate() {
         let width = (range.end - column).min(PANEL);
@@ -69,19 +70,19 @@ fn pack_panels(rows: &[f32], n: usize, range: std::ops::Range<usize>, out: &mut 
                 out.copy_from_slice(&row[column..column + PANEL]);
             } else {
                 out[..width].copy_from_slice(&row[column..column + width]);
-                out[width..].fill(0.0);
+                out[width..].fill(T::ZERO);
             }
         }
     }
 }
 
 /// `y = x w` (or `y += x w`) on this thread. `x: [rows, k]`, `y: [rows, n]`.
-pub fn linear_rows(x: &[f32], w: &Packed, y: &mut [f32], add: bool) {
+pub fn linear_rows<T: Scalar>(x: &[T], w: &Packed<T>, y: &mut [T], add: bool) {
     columns(x, w, 0..w.n, y, add);
 }
 
 /// Columns `range` (starting at a multiple of 16) of `x w` into `y: [rows, range.len()]`.
-fn columns(x: &[f32], w: &Packed, range: std::ops::Range<usize>, y: &mut [f32], add: bool) {
+fn columns<T: Scalar>(x: &[T], w: &Packed<T>, range: std::ops::Range<usize>, y: &mut [T], add: bool) {
     let rows = x.len() / w.k;
     let cols = range.len();
     debug_assert_eq!(y.len(), rows * cols);
@@ -93,7 +94,7 @@ fn columns(x: &[f32], w: &Packed, range: std::ops::Range<usize>, y: &mut [f32], 
 }
 
 /// `y = x w` on all threads. `x: [rows, k]`, `y: [rows, n]`.
-pub fn linear(x: &[f32], w: &Packed, y: &mut [f32]) {
+pub fn linear<T: Scalar>(x: &[T], w: &Packed<T>, y: &mut [T]) {
     let rows = x.len() / w.k;
     assert_eq!((x.len(), y.len()), (rows * w.k, rows * w.n), "linear: x is [rows, k] and y is [rows, n]");
     let threads = rayon::current_num_threads();
@@ -102,12 +103,12 @@ pub fn linear(x: &[f32], w: &Packed, y: &mut [f32]) {
         return tasks.for_each(|(y, x)| linear_rows(x, w, y, false));
     }
     let width = w.n.div_ceil(4 * threads).next_multiple_of(PANEL);
-    let parts: Vec<Vec<f32>> = (0..w.n)
+    let parts: Vec<Vec<T>> = (0..w.n)
         .into_par_iter()
         .step_by(width)
         .map(|start| {
             let range = start..(start + width).min(w.n);
-            let mut part = vec![0.0; rows * range.len()];
+            let mut part = vec![T::ZERO; rows * range.len()];
             columns(x, w, range, &mut part, false);
             part
         })
@@ -121,13 +122,13 @@ pub fn linear(x: &[f32], w: &Packed, y: &mut [f32]) {
 }
 
 /// One weight gradient to compute: `dw += dy^T x`.
-pub struct WeightGrad<'a> {
+pub struct WeightGrad<'a, T = f32> {
     /// `[rows, out]`.
-    pub dy: &'a [f32],
+    pub dy: &'a [T],
     /// `[rows, in]`.
-    pub x: &'a [f32],
+    pub x: &'a [T],
     /// `[out, in]`, added to.
-    pub dw: &'a mut [f32],
+    pub dw: &'a mut [T],
     /// Numbers per row of `dy`.
     pub out: usize,
     /// Numbers per row of `x`.
@@ -136,7 +137,7 @@ pub struct WeightGrad<'a> {
 
 /// Adds the weight gradients of a layer, all at once so that every thread has work. Sums run over rows in order, in
 /// chunks of 512.
-pub fn weight_grads(jobs: Vec<WeightGrad<'_>>) {
+pub fn weight_grads<T: Scalar>(jobs: Vec<WeightGrad<'_, T>>) {
     let work: usize = jobs.iter().map(|j| j.out * j.inner).sum();
     let per_task = (work / (2 * rayon::current_num_threads())).max(TILE_ROWS * 16);
     let tasks: Vec<_> = jobs
@@ -152,11 +153,11 @@ pub fn weight_grads(jobs: Vec<WeightGrad<'_>>) {
 }
 
 /// Rows `first..` of `dy^T x`, as many as fit `dw`.
-fn weight_rows(dy: &[f32], x: &[f32], dw: &mut [f32], out: usize, inner: usize, first: usize) {
+fn weight_rows<T: Scalar>(dy: &[T], x: &[T], dw: &mut [T], out: usize, inner: usize, first: usize) {
     const GROUP: usize = 16 * PANEL; // columns packed at a time: 512 KiB
     let (rows, m) = (dy.len() / out, dw.len() / inner);
-    let mut left = vec![0.0; INNER_CHUNK.min(rows) * m.next_multiple_of(TILE_ROWS)];
-    let mut right = vec![0.0; INNER_CHUNK.min(rows) * inner.next_multiple_of(PANEL).min(GROUP)];
+    let mut left = vec![T::ZERO; INNER_CHUNK.min(rows) * m.next_multiple_of(TILE_ROWS)];
+    let mut right = vec![T::ZERO; INNER_CHUNK.min(rows) * inner.next_multiple_of(PANEL).min(GROUP)];
     for start in (0..rows).step_by(INNER_CHUNK) {
         let k = INNER_CHUNK.min(rows - start);
         pack_tiles(&dy[start * out..(start + k) * out], out, first, m, &mut left);
@@ -172,7 +173,7 @@ fn weight_rows(dy: &[f32], x: &[f32], dw: &mut [f32], out: usize, inner: usize, 
 }
 
 /// Columns `first..first + m` of rows of `n` numbers into tiles `[ceil(m / 6), rows, 6]`.
-fn pack_tiles(rows: &[f32], n: usize, first: usize, m: usize, out: &mut [f32]) {
+fn pack_tiles<T: Scalar>(rows: &[T], n: usize, first: usize, m: usize, out: &mut [T]) {
     let count = rows.len() / n;
     for t in 0..m.div_ceil(TILE_ROWS) {
         let column = first + t * TILE_ROWS;

@@ -1,4 +1,4 @@
-//! Fused operations on contiguous f32 rows, forward and backward.
+//! Fused operations on contiguous rows of f32 or f64 ([`Scalar`]), forward and backward.
 //!
 //! In and out: slices, row-major, shapes beside each function. Every function gives the same bits for any number of
 //! threads, and every row's result is independent of the other rows of the call. Each file ends with the plain candle
@@ -12,6 +12,7 @@ mod attention_backward;
 mod attention_tests;
 pub mod bias;
 pub mod cross_entropy;
+pub mod cross_entropy_parts;
 pub mod dropout;
 pub mod embedding;
 pub(crate) mod gemm;
@@ -20,38 +21,47 @@ pub mod linear;
 pub mod norm;
 pub mod rms_norm;
 pub mod rope;
+mod scalar;
 pub(crate) mod simd;
 pub mod swiglu;
 pub mod tree_sum;
 
-use crate::{Error, Result};
-use candle_core::{CpuStorage, Storage, Tensor};
+pub use scalar::Scalar;
 
-/// Read access to the numbers of a contiguous f32 CPU tensor.
-pub struct View<'a> {
+use crate::{Error, Result};
+use candle_core::{Storage, Tensor};
+use std::marker::PhantomData;
+
+/// Read access to the numbers of a contiguous CPU tensor of type `T`.
+pub struct View<'a, T = f32> {
     storage: candle_core::StorageRef<'a>,
     start: usize,
     len: usize,
+    numbers: PhantomData<T>,
 }
 
-impl std::ops::Deref for View<'_> {
-    type Target = [f32];
+impl<T: Scalar> std::ops::Deref for View<'_, T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         match &*self.storage {
-            Storage::Cpu(CpuStorage::F32(data)) => &data[self.start..self.start + self.len],
-            _ => unreachable!("`view` has checked device and type"),
+            Storage::Cpu(data) => {
+                let all = T::cpu_storage_as_slice(data).expect("of this type because `view` has checked it");
+                &all[self.start..self.start + self.len]
+            }
+            _ => unreachable!("`view` has checked the device"),
         }
     }
 }
 
 /// The numbers of `tensor`, row-major.
-pub fn view(tensor: &Tensor) -> Result<View<'_>> {
+pub fn view<T: Scalar>(tensor: &Tensor) -> Result<View<'_, T>> {
     let (storage, layout) = tensor.storage_and_layout();
     let range = match &*storage {
-        Storage::Cpu(CpuStorage::F32(_)) => layout.contiguous_offsets(),
+        Storage::Cpu(data) if T::cpu_storage_as_slice(data).is_ok() => layout.contiguous_offsets(),
         _ => None,
     };
-    let (start, end) = range.ok_or_else(|| Error::Format("expected a contiguous f32 tensor on the CPU".into()))?;
-    Ok(View { storage, start, len: end - start })
+    let kind = T::DTYPE.as_str();
+    let (start, end) = range.ok_or_else(|| Error::Format(format!("expected a contiguous {kind} tensor on the CPU")))?;
+    Ok(View { storage, start, len: end - start, numbers: PhantomData })
 }

@@ -3,27 +3,27 @@
 //! In: rows. Out: rows and what backward needs per row: one number (RMSNorm) or two (LayerNorm). The arithmetic is
 //! `rms_norm`'s and `layer_norm`'s.
 
-use super::{layer_norm, rms_norm};
+use super::{Scalar, layer_norm, rms_norm};
 
 /// Weights of one norm; a bias makes it a LayerNorm.
 #[derive(Clone, Copy)]
-pub struct Norm<'a> {
+pub struct Norm<'a, T = f32> {
     /// `[c]`.
-    pub gain: &'a [f32],
+    pub gain: &'a [T],
     /// `[c]`.
-    pub bias: Option<&'a [f32]>,
+    pub bias: Option<&'a [T]>,
     /// Added to the mean square or the variance.
     pub eps: f64,
 }
 
-impl Norm<'_> {
+impl<T: Scalar> Norm<'_, T> {
     /// Numbers kept per row.
     pub fn kept(&self) -> usize {
         1 + usize::from(self.bias.is_some())
     }
 
     /// `y: [rows, c]` and `stats: [rows, kept]` from `x: [rows, c]`.
-    pub fn forward(&self, x: &[f32], y: &mut [f32], stats: &mut [f32]) {
+    pub fn forward(&self, x: &[T], y: &mut [T], stats: &mut [T]) {
         match self.bias {
             None => rms_norm::forward(x, self.gain, self.eps, y, stats),
             Some(bias) => layer_norm::forward(x, self.gain, bias, self.eps, y, stats),
@@ -31,7 +31,7 @@ impl Norm<'_> {
     }
 
     /// `y` once more, the same bits.
-    pub fn again(&self, x: &[f32], stats: &[f32], y: &mut [f32]) {
+    pub fn again(&self, x: &[T], stats: &[T], y: &mut [T]) {
         match self.bias {
             None => rms_norm::again(x, self.gain, stats, y),
             Some(bias) => layer_norm::again(x, self.gain, bias, stats, y),
@@ -39,9 +39,9 @@ impl Norm<'_> {
     }
 
     /// Adds to `dx: [rows, c]`; returns the gradients of the gain and, of a LayerNorm, the bias.
-    pub fn backward(&self, x: &[f32], stats: &[f32], dy: &[f32], dx: &mut [f32]) -> (Vec<f32>, Option<Vec<f32>>) {
-        let mut d_gain = vec![0.0; self.gain.len()];
-        let mut d_bias = self.bias.map(|b| vec![0.0; b.len()]);
+    pub fn backward(&self, x: &[T], stats: &[T], dy: &[T], dx: &mut [T]) -> (Vec<T>, Option<Vec<T>>) {
+        let mut d_gain = vec![T::ZERO; self.gain.len()];
+        let mut d_bias = self.bias.map(|b| vec![T::ZERO; b.len()]);
         match &mut d_bias {
             None => rms_norm::backward(x, self.gain, stats, dy, dx, &mut d_gain),
             Some(d_bias) => layer_norm::backward(x, self.gain, stats, dy, dx, &mut d_gain, d_bias),

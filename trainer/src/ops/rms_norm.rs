@@ -1,16 +1,17 @@
 //! RMSNorm: `y = x / sqrt(mean(x^2) + eps) * w`, forward and backward, row by row.
 //!
 //! In: rows `[rows, c]` and a gain `[c]`. Out: rows, and the inverse root mean square per row, which backward needs.
-//! Statistics in f32 with 16 fixed lanes. Zhang & Sennrich 2019.
+//! Statistics in T with 16 fixed lanes. Zhang & Sennrich 2019.
 
+use super::Scalar;
 use super::simd::{dot, fold2, multiversion};
 
 multiversion! {
     /// `y: [rows, c]` and `inverse: [rows]` from `x: [rows, c]`, `w: [c]`.
-    pub fn forward(x: &[f32], w: &[f32], eps: f64, y: &mut [f32], inverse: &mut [f32]) {
+    pub fn forward<T: Scalar>(x: &[T], w: &[T], eps: f64, y: &mut [T], inverse: &mut [T]) {
         let c = w.len();
         for ((x, y), inverse) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)).zip(inverse) {
-            let r = 1.0 / (dot(x, x) / c as f32 + eps as f32).sqrt();
+            let r = T::ONE / (dot(x, x) / T::of(c as f64) + T::of(eps)).sqrt();
             *inverse = r;
             for i in 0..c {
                 y[i] = x[i] * r * w[i];
@@ -21,11 +22,11 @@ multiversion! {
 
 multiversion! {
     /// Recomputes `y` from the kept `inverse`: the same bits as [`forward`].
-    pub fn again(x: &[f32], w: &[f32], inverse: &[f32], y: &mut [f32]) {
+    pub fn again<T: Scalar>(x: &[T], w: &[T], inverse: &[T], y: &mut [T]) {
         let c = w.len();
         for ((x, y), r) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)).zip(inverse) {
             for i in 0..c {
-                y[i] = x[i] * r * w[i];
+                y[i] = x[i] * *r * w[i];
             }
         }
     }
@@ -33,17 +34,17 @@ multiversion! {
 
 multiversion! {
     /// Adds to `dx: [rows, c]` and `dw: [c]` what `dy: [rows, c]` means for them; rows in order.
-    pub fn backward(x: &[f32], w: &[f32], inverse: &[f32], dy: &[f32], dx: &mut [f32], dw: &mut [f32]) {
+    pub fn backward<T: Scalar>(x: &[T], w: &[T], inverse: &[T], dy: &[T], dx: &mut [T], dw: &mut [T]) {
         let c = w.len();
         let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(dx.chunks_exact_mut(c)).zip(inverse);
-        let mut scaled = vec![0.0; c];
+        let mut scaled = vec![T::ZERO; c];
         for (((x, dy), dx), &r) in rows {
             for i in 0..c {
                 scaled[i] = dy[i] * w[i];
                 dw[i] = (dy[i] * x[i]).mul_add(r, dw[i]);
             }
-            let inner = fold2(&scaled, x, |acc, a, b| a.mul_add(b, acc));
-            let pull = r * r * r * inner / c as f32;
+            let inner = fold2(&scaled, x, |acc, a: T, b| a.mul_add(b, acc));
+            let pull = r * r * r * inner / T::of(c as f64);
             for i in 0..c {
                 dx[i] += scaled[i].mul_add(r, -(x[i] * pull));
             }

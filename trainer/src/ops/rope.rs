@@ -2,8 +2,10 @@
 //!
 //! In: rows `[rows, heads * d]` and the position of each row. Out: the rows, the front of each head rotated in place;
 //! backward is the transpose. Su et al. 2021; stretched wavelengths: Chen et al. 2023 (linear), Llama 3.1, Peng et al. 2023
-//! (YaRN). Frequencies and angles are f32 as in `transformers`; cosines are correctly rounded from f64.
+//! (YaRN). Frequencies and angles are f32 as in `transformers`; cosines are correctly
+//! rounded from f64, to f32 also where rows are f64: any table of cosines makes an exact rotation and its transpose.
 
+use super::Scalar;
 use super::simd::multiversion;
 use crate::ModelConfig;
 use crate::family::RopeScaling;
@@ -108,7 +110,7 @@ impl Angles {
     }
 
     /// Rotates rows `first..` in place: `x: [rows, heads * d]`.
-    pub fn rotate(&self, x: &mut [f32], width: usize, first: usize) {
+    pub fn rotate<T: Scalar>(&self, x: &mut [T], width: usize, first: usize) {
         for (i, row) in x.chunks_exact_mut(width).enumerate() {
             let (cos, sin) = self.row(first + i);
             turn(row, self.d, cos, sin, 1.0);
@@ -116,7 +118,7 @@ impl Angles {
     }
 
     /// Rotates back: the gradient of [`Self::rotate`].
-    pub fn rotate_back(&self, x: &mut [f32], width: usize, first: usize) {
+    pub fn rotate_back<T: Scalar>(&self, x: &mut [T], width: usize, first: usize) {
         for (i, row) in x.chunks_exact_mut(width).enumerate() {
             let (cos, sin) = self.row(first + i);
             turn(row, self.d, cos, sin, -1.0);
@@ -125,14 +127,14 @@ impl Angles {
 }
 
 multiversion! {
-    fn turn(row: &mut [f32], d: usize, cos: &[f32], sin: &[f32], sign: f32) {
+    fn turn<T: Scalar>(row: &mut [T], d: usize, cos: &[f32], sin: &[f32], sign: f32) {
         let half = cos.len();
         for head in row.chunks_exact_mut(d) {
             let (low, high) = head[..2 * half].split_at_mut(half);
             for i in 0..half {
-                let (a, b, s) = (low[i], high[i], sin[i] * sign);
-                low[i] = a * cos[i] - b * s;
-                high[i] = b * cos[i] + a * s;
+                let (a, b, c, s) = (low[i], high[i], T::from(cos[i]), T::from(sin[i] * sign));
+                low[i] = a * c - b * s;
+                high[i] = b * c + a * s;
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Lanes: one source for the AVX2 and the portable build of an element loop, with equal bits.
 //!
-//! In: plain loops over fixed-size arrays with `f32::mul_add`. Out: the same loops, compiled for AVX2 + FMA where the
-//! CPU has them. Rust never reorders float operations, so both give the same bits. [`exp`] is a polynomial, so that it
+//! In: plain loops over fixed-size arrays with `mul_add`, over f32 or f64. Out: the same loops, compiled for AVX2 + FMA where the
+//! CPU has them. Rust never reorders float operations, so both give the same bits. [`exp_f32`] is a polynomial, so that it
 //! vectorises and does not depend on the system's libm (Cephes `expf`; at most 2 ulp from the true value).
+
+use super::Scalar;
 
 /// Lanes of a reduction: two AVX2 registers.
 pub(crate) const LANES: usize = 16;
@@ -22,18 +24,18 @@ pub(crate) fn has_fma() -> bool {
 
 /// Defines a function twice, for AVX2 + FMA and portable, and picks one per call.
 macro_rules! multiversion {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$t:ident: $bound:ident>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn portable($($arg: $ty),*) $(-> $ret)? $body
+            fn portable $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn fast($($arg: $ty),*) $(-> $ret)? {
+                fn fast $(<$t: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
                     portable($($arg),*)
                 }
                 if crate::ops::simd::has_fma() {
@@ -49,7 +51,7 @@ pub(crate) use multiversion;
 
 /// e^x; 0 below -87, e^88 above 88, NaN for NaN.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub(crate) fn exp_f32(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to the nearest integer
     let y = if x > 88.0 { 88.0 } else { x };
     let y = if y < -87.0 { -87.0 } else { y };
@@ -66,22 +68,22 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { e * scale }
 }
 
-/// Hyperbolic tangent, at most 2 ulp off: an odd polynomial below 0.625 (Cephes `tanhf`), by [`exp`] above.
+/// Hyperbolic tangent, at most 2 ulp off: an odd polynomial below 0.625 (Cephes `tanhf`), by [`exp_f32`] above.
 #[inline(always)]
-pub(crate) fn tanh(x: f32) -> f32 {
+pub(crate) fn tanh_f32(x: f32) -> f32 {
     let z = x * x;
     let mut p = -5.704_988_7e-3_f32;
     for c in [2.063_908_8e-2, -5.373_971_6e-2, 0.133_314_42, -0.333_332_8] {
         p = p.mul_add(z, c);
     }
     let small = (p * z).mul_add(x, x);
-    let large = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
+    let large = (1.0 - 2.0 / (exp_f32(2.0 * x.abs()) + 1.0)).copysign(x);
     if x.abs() < 0.625 { small } else { large }
 }
 
 /// Complementary error function, relative error below 1e-6 where it is above 1e-30 (Press et al. 1992, section 6.2).
 #[inline(always)]
-pub(crate) fn erfc(x: f32) -> f32 {
+pub(crate) fn erfc_f32(x: f32) -> f32 {
     let z = x.abs();
     let t = 1.0 / 0.5_f32.mul_add(z, 1.0);
     let mut p = 0.170_872_77_f32;
@@ -101,13 +103,31 @@ pub(crate) fn erfc(x: f32) -> f32 {
     // exp(-z^2) by itself and with what rounding z^2 loses, since a sum in the exponent would cost digits.
     let square = z * z;
     let rest = z.mul_add(z, -square);
-    let tail = t * exp(p) * exp(-square) * (1.0 - rest);
+    let tail = t * exp_f32(p) * exp_f32(-square) * (1.0 - rest);
     if x < 0.0 { 2.0 - tail } else { tail }
+}
+
+/// e^x of the type's own making.
+#[inline(always)]
+pub(crate) fn exp<T: Scalar>(x: T) -> T {
+    T::exp(x)
+}
+
+/// Hyperbolic tangent of the type's own making.
+#[inline(always)]
+pub(crate) fn tanh<T: Scalar>(x: T) -> T {
+    T::tanh(x)
+}
+
+/// Complementary error function of the type's own making.
+#[inline(always)]
+pub(crate) fn erfc<T: Scalar>(x: T) -> T {
+    T::erfc(x)
 }
 
 /// Sum of the lanes, always by the same tree.
 #[inline(always)]
-pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn sum_lanes<T: Scalar>(mut lanes: [T; LANES]) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -120,7 +140,7 @@ pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
 
 /// Largest lane.
 #[inline(always)]
-pub(crate) fn max_lanes(mut lanes: [f32; LANES]) -> f32 {
+pub(crate) fn max_lanes<T: Scalar>(mut lanes: [T; LANES]) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -133,14 +153,14 @@ pub(crate) fn max_lanes(mut lanes: [f32; LANES]) -> f32 {
 
 /// The larger of two; a NaN in `a` is passed on (one instruction, unlike `f32::max`).
 #[inline(always)]
-pub(crate) fn max(a: f32, b: f32) -> f32 {
+pub(crate) fn max<T: Scalar>(a: T, b: T) -> T {
     if b > a { b } else { a }
 }
 
 /// Sum over `a.len()` elements of `f(i, lane)`-style accumulation: `lanes[i % 16] = step(lanes[i % 16], a[i], b[i])`.
 #[inline(always)]
-pub(crate) fn fold2(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
+pub(crate) fn fold2<T: Scalar>(a: &[T], b: &[T], step: impl Fn(T, T, T) -> T) -> T {
+    let mut lanes = [T::ZERO; LANES];
     let (a_head, a_tail) = a.as_chunks::<LANES>();
     let (b_head, b_tail) = b[..a.len()].as_chunks::<LANES>();
     for (x, y) in a_head.iter().zip(b_head) {
@@ -156,7 +176,7 @@ pub(crate) fn fold2(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f32) -
 
 /// Sum of `a[i] * b[i]`.
 #[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot<T: Scalar>(a: &[T], b: &[T]) -> T {
     fold2(a, b, |acc, x, y| x.mul_add(y, acc))
 }
 
@@ -166,8 +186,8 @@ mod tests {
 
     #[test]
     fn exp_is_within_two_ulp_and_exact_at_zero() {
-        assert_eq!(exp(0.0), 1.0);
-        assert_eq!(exp(-0.0), 1.0);
+        assert_eq!(exp(0.0_f32), 1.0);
+        assert_eq!(exp(-0.0_f32), 1.0);
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert!(exp(f32::NAN).is_nan());
         assert!(exp(f32::INFINITY).is_finite());
@@ -186,7 +206,7 @@ mod tests {
             assert!((f64::from(tanh(x)) - want).abs() <= 2e-7 * want.abs(), "{x}: {} {want}", tanh(x));
             assert_eq!(tanh(-x), -tanh(x));
         }
-        assert_eq!((tanh(0.0), tanh(1e4), tanh(-1e30)), (0.0, 1.0, -1.0));
+        assert_eq!((tanh(0.0_f32), tanh(1e4_f32), tanh(-1e30_f32)), (0.0, 1.0, -1.0));
         assert!(tanh(f32::NAN).is_nan());
     }
 
@@ -206,7 +226,7 @@ mod tests {
             (4.0, 1.541_725_790_028e-8),
         ];
         for (x, want) in table {
-            let got = f64::from(erfc(x));
+            let got = f64::from(erfc::<f32>(x));
             assert!((got - want).abs() <= 1e-6 * want, "{x}: {got} {want}");
         }
     }

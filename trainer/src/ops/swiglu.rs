@@ -3,30 +3,31 @@
 //! In: `gate` and `up` of equal length. Out: `h`, or the gradients of both; backward recomputes the sigmoid and `h`.
 //! Shazeer 2020.
 
+use super::Scalar;
 use super::simd::{exp, multiversion};
 
 multiversion! {
     /// `h = gate * sigmoid(gate) * up`.
-    pub fn forward(gate: &[f32], up: &[f32], h: &mut [f32]) {
+    pub fn forward<T: Scalar>(gate: &[T], up: &[T], h: &mut [T]) {
         for ((g, u), h) in gate.iter().zip(up).zip(h) {
-            *h = g / (1.0 + exp(-g)) * u;
+            *h = *g / (T::ONE + exp(-*g)) * *u;
         }
     }
 }
 
 multiversion! {
     /// From `dh`: `d_gate`, `d_up` and, once more, `h` (the same bits as [`forward`]).
-    pub fn backward(gate: &[f32], up: &[f32], dh: &[f32], d_gate: &mut [f32], d_up: &mut [f32], h: &mut [f32]) {
+    pub fn backward<T: Scalar>(gate: &[T], up: &[T], dh: &[T], d_gate: &mut [T], d_up: &mut [T], h: &mut [T]) {
         let n = gate.len();
         let (up, dh, d_gate, d_up, h) = (&up[..n], &dh[..n], &mut d_gate[..n], &mut d_up[..n], &mut h[..n]);
         for i in 0..n {
             let (g, u) = (gate[i], up[i]);
-            let denominator = 1.0 + exp(-g);
+            let denominator = T::ONE + exp(-g);
             let silu = g / denominator;
-            let sigmoid = 1.0 / denominator;
+            let sigmoid = T::ONE / denominator;
             h[i] = silu * u;
             d_up[i] = dh[i] * silu;
-            d_gate[i] = dh[i] * u * silu.mul_add(1.0 - sigmoid, sigmoid);
+            d_gate[i] = dh[i] * u * silu.mul_add(T::ONE - sigmoid, sigmoid);
         }
     }
 }

@@ -3,20 +3,26 @@
 //! In: gradients one micro-batch at a time, or all numbers of a gradient. Out: their sum. Equal aligned runs of
 //! micro-batches form subtrees, so ranks that own power-of-two runs add up to the same bits.
 
+use super::Scalar;
 use rayon::prelude::*;
 
 /// Numbers per chunk of a norm; part of the definition of the result.
 const CHUNK: usize = 4096;
 
 /// Adds gradients (lists of buffers of equal shapes) as they come, holding one partial sum per level of the tree.
-#[derive(Default)]
-pub struct TreeSum {
-    partials: Vec<(u32, Vec<Vec<f32>>)>,
+pub struct TreeSum<T = f32> {
+    partials: Vec<(u32, Vec<Vec<T>>)>,
 }
 
-impl TreeSum {
+impl<T> Default for TreeSum<T> {
+    fn default() -> Self {
+        Self { partials: Vec::new() }
+    }
+}
+
+impl<T: Scalar> TreeSum<T> {
     /// The next leaf.
-    pub fn push(&mut self, leaf: Vec<Vec<f32>>) {
+    pub fn push(&mut self, leaf: Vec<Vec<T>>) {
         let mut node = (0, leaf);
         while self.partials.last().is_some_and(|(level, _)| *level == node.0) {
             let (level, left) = self.partials.pop().expect("just seen");
@@ -26,7 +32,7 @@ impl TreeSum {
     }
 
     /// The sum of all leaves: the remaining subtrees, smallest first. None if there was no leaf.
-    pub fn finish(mut self) -> Option<Vec<Vec<f32>>> {
+    pub fn finish(mut self) -> Option<Vec<Vec<T>>> {
         let (_, mut right) = self.partials.pop()?;
         while let Some((_, left)) = self.partials.pop() {
             right = add(left, &right);
@@ -35,11 +41,11 @@ impl TreeSum {
     }
 }
 
-fn add(mut left: Vec<Vec<f32>>, right: &[Vec<f32>]) -> Vec<Vec<f32>> {
+fn add<T: Scalar>(mut left: Vec<Vec<T>>, right: &[Vec<T>]) -> Vec<Vec<T>> {
     for (left, right) in left.iter_mut().zip(right) {
         left.par_chunks_mut(CHUNK).zip(right.par_chunks(CHUNK)).for_each(|(left, right)| {
             for (l, r) in left.iter_mut().zip(right) {
-                *l += r;
+                *l += *r;
             }
         });
     }
@@ -47,12 +53,12 @@ fn add(mut left: Vec<Vec<f32>>, right: &[Vec<f32>]) -> Vec<Vec<f32>> {
 }
 
 /// Sum of squares in f64: chunks of 4096 in order, then a binary tree over the chunks of all buffers.
-pub fn sum_of_squares(buffers: &[Vec<f32>]) -> f64 {
+pub fn sum_of_squares<T: Scalar>(buffers: &[Vec<T>]) -> f64 {
     tree_of_squares(squares(buffers))
 }
 
 /// The sums of the chunks alone, in order: buffers may be spread over ranks, each whole on one.
-pub fn squares(buffers: &[Vec<f32>]) -> Vec<f64> {
+pub fn squares<T: Scalar>(buffers: &[Vec<T>]) -> Vec<f64> {
     buffers.par_iter().flat_map_iter(|buffer| buffer.chunks(CHUNK).map(chunk_squares)).collect()
 }
 
@@ -64,11 +70,11 @@ pub fn tree_of_squares(mut sums: Vec<f64>) -> f64 {
     sums.first().copied().unwrap_or(0.0)
 }
 
-fn chunk_squares(chunk: &[f32]) -> f64 {
+fn chunk_squares<T: Scalar>(chunk: &[T]) -> f64 {
     let mut lanes = [0.0_f64; 8];
     for part in chunk.chunks(8) {
         for (lane, x) in lanes.iter_mut().zip(part) {
-            *lane += f64::from(*x) * f64::from(*x);
+            *lane += x.wide() * x.wide();
         }
     }
     let [a, b, c, d, e, f, g, h] = lanes;
@@ -99,7 +105,7 @@ mod tests {
     #[test]
     fn one_leaf_is_itself_and_none_is_none() {
         assert_eq!(sum(3..4), leaf(3));
-        assert!(TreeSum::default().finish().is_none());
+        assert!(TreeSum::<f32>::default().finish().is_none());
     }
 
     #[test]
@@ -107,6 +113,6 @@ mod tests {
         let buffers = vec![vec![1e-4_f32; 10_000], vec![], vec![3.0, 4.0]];
         let want = 10_000.0 * f64::from(1e-4_f32).powi(2) + 25.0;
         assert!((sum_of_squares(&buffers) - want).abs() < 1e-12);
-        assert_eq!(sum_of_squares(&[]), 0.0);
+        assert_eq!(sum_of_squares::<f32>(&[]), 0.0);
     }
 }

@@ -7,7 +7,7 @@ use super::muon::Muon;
 use super::quantise::{BLOCK, SIGNED, UNSIGNED};
 use super::rules::{self, Adam, Lion, Sgd};
 use super::{OptimConfig, Rule, RuleConfig};
-use crate::ops::view;
+use crate::ops::{Scalar, view};
 use crate::{Error, Model, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ const CHUNK: usize = 1 << 14;
 /// Matrices with fewer numbers keep 32-bit state, as in `bitsandbytes`.
 pub const LEAST_QUANTISED: usize = 4096;
 
-/// What a rule keeps for one parameter; f32 tensors are shaped like it.
+/// What a rule keeps for one parameter; tensors are shaped and typed like it.
 #[derive(Clone, Debug)]
 pub enum Slot {
     /// Nothing.
@@ -96,7 +96,7 @@ fn is_lookup(name: &str) -> bool {
 }
 
 /// State before the first step.
-pub fn zeros(rule: &RuleConfig, model: &Model) -> Result<Vec<Slot>> {
+pub fn zeros<T: Scalar>(rule: &RuleConfig, model: &Model<T>) -> Result<Vec<Slot>> {
     let slot = |(name, tensor): (&str, &Tensor)| -> Result<Slot> {
         let blocks = || -> Result<Blocks> {
             let n = tensor.elem_count();
@@ -114,33 +114,34 @@ pub fn zeros(rule: &RuleConfig, model: &Model) -> Result<Vec<Slot>> {
 }
 
 /// Numbers of one parameter while it changes.
-#[derive(Default)]
-struct Work {
-    w: Vec<f32>,
-    m: Vec<f32>,
-    v: Vec<f32>,
+struct Work<T> {
+    w: Vec<T>,
+    m: Vec<T>,
+    v: Vec<T>,
     codes: [Vec<u8>; 2],
     scales: [Vec<f32>; 2],
 }
 
-impl Work {
-    fn load(w: &[f32], slot: &Slot) -> Result<Self> {
-        let numbers = |t: &Tensor| Ok::<_, Error>(view(t)?.to_vec());
-        let mut work = Self { w: w.to_vec(), ..Self::default() };
+impl<T: Scalar> Work<T> {
+    fn load(w: &[T], slot: &Slot) -> Result<Self> {
+        let numbers = |t: &Tensor| Ok::<_, Error>(view::<T>(t)?.to_vec());
+        let scales = |t: &Tensor| Ok::<_, Error>(view::<f32>(t)?.to_vec());
+        let (m, v, codes) = (Vec::new(), Vec::new(), Default::default());
+        let mut work = Self { w: w.to_vec(), m, v, codes, scales: Default::default() };
         match slot {
             Slot::Empty => {}
             Slot::Momentum(m) => work.m = numbers(m)?,
             Slot::Moments { m, v } => (work.m, work.v) = (numbers(m)?, numbers(v)?),
             Slot::Moments8 { m, v } => {
                 work.codes = [bytes(&m.codes)?, bytes(&v.codes)?];
-                work.scales = [numbers(&m.scales)?, numbers(&v.scales)?];
+                work.scales = [scales(&m.scales)?, scales(&v.scales)?];
             }
         }
         Ok(work)
     }
 
     fn store(self, like: &Tensor, slot: &Slot) -> Result<(Tensor, Slot)> {
-        let wrap = |data: Vec<f32>| Tensor::from_vec(data, like.dims(), &Device::Cpu);
+        let wrap = |data: Vec<T>| Tensor::from_vec(data, like.dims(), &Device::Cpu);
         let [m8, v8] = self.codes;
         let [m_scales, v_scales] = self.scales;
         let blocks = |codes: Vec<u8>, scales: Vec<f32>| -> Result<Blocks> {
@@ -167,20 +168,20 @@ fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
 }
 
 /// One chunk of one parameter.
-enum Job<'a> {
-    Adam(Adam<f32>, &'a [f32], &'a mut [f32], &'a mut [f32], &'a mut [f32]),
-    Adam8(Adam<f32>, &'a [f32], &'a mut [f32], [&'a mut [u8]; 2], [&'a mut [f32]; 2]),
-    Lion(Lion<f32>, &'a [f32], &'a mut [f32], &'a mut [f32]),
-    Sgd(Sgd<f32>, &'a [f32], &'a mut [f32], Option<&'a mut [f32]>),
+enum Job<'a, T> {
+    Adam(Adam<T>, &'a [T], &'a mut [T], &'a mut [T], &'a mut [T]),
+    Adam8(Adam<T>, &'a [T], &'a mut [T], [&'a mut [u8]; 2], [&'a mut [f32]; 2]),
+    Lion(Lion<T>, &'a [T], &'a mut [T], &'a mut [T]),
+    Sgd(Sgd<T>, &'a [T], &'a mut [T], Option<&'a mut [T]>),
 }
 
-impl Job<'_> {
+impl<T: Scalar> Job<'_, T> {
     fn run(self) {
         match self {
             Self::Adam(rule, g, w, m, v) => rules::adam(rule, g, w, m, v),
             Self::Adam8(rule, g, w, codes, scales) => {
                 let ([m_codes, v_codes], [m_scales, v_scales]) = (codes, scales);
-                let (mut m, mut v) = (vec![0.0; g.len()], vec![0.0; g.len()]);
+                let (mut m, mut v) = (vec![T::ZERO; g.len()], vec![T::ZERO; g.len()]);
                 SIGNED.decode(m_codes, m_scales, &mut m);
                 UNSIGNED.decode(v_codes, v_scales, &mut v);
                 rules::adam(rule, g, w, &mut m, &mut v);
@@ -189,7 +190,7 @@ impl Job<'_> {
             }
             Self::Lion(rule, g, w, m) => rules::lion(rule, g, w, m),
             Self::Sgd(rule, g, w, Some(m)) => rules::sgd(rule, g, w, m),
-            Self::Sgd(rule, g, w, None) => rules::sgd(rule, g, w, &mut vec![0.0; g.len()]),
+            Self::Sgd(rule, g, w, None) => rules::sgd(rule, g, w, &mut vec![T::ZERO; g.len()]),
         }
     }
 }
@@ -212,7 +213,13 @@ impl Step<'_> {
         [self.optim.beta1, self.optim.beta2]
     }
 
-    fn jobs<'w>(&self, how: Treatment, tensor: &Tensor, g: &'w [f32], work: &'w mut Work) -> Vec<Job<'w>> {
+    fn jobs<'w, T: Scalar>(
+        &self,
+        how: Treatment,
+        tensor: &Tensor,
+        g: &'w [T],
+        work: &'w mut Work<T>,
+    ) -> Vec<Job<'w, T>> {
         let (clip, decay, lr) = (self.clip, self.decay(tensor), self.rates.lr);
         let chunks = g.chunks(CHUNK).zip(work.w.chunks_mut(CHUNK));
         let means = work.m.chunks_mut(CHUNK);
@@ -245,7 +252,7 @@ impl Step<'_> {
         }
     }
 
-    fn muon(&self, tensor: &Tensor, g: &[f32], work: &mut Work) {
+    fn muon<T: Scalar>(&self, tensor: &Tensor, g: &[T], work: &mut Work<T>) {
         let rule = Muon {
             clip: self.clip,
             decay: self.decay(tensor),
@@ -263,16 +270,16 @@ impl Step<'_> {
 /// The next model and state. `step` counts from 0; the gradient is scaled to `clip_norm` if its norm `grad_norm` is larger.
 /// Elements of one parameter get the same arithmetic in any split; bits do not depend on threads.
 #[allow(clippy::too_many_arguments)] // everything that a step is a function of
-pub fn apply(
+pub fn apply<T: Scalar>(
     optim: &OptimConfig,
     rule: &RuleConfig,
-    model: &Model,
+    model: &Model<T>,
     state: &[Slot],
-    gradients: &[Vec<f32>],
+    gradients: &[Vec<T>],
     grad_norm: f64,
     rates: Rates,
     step: u64,
-) -> Result<(Model, Vec<Slot>)> {
+) -> Result<(Model<T>, Vec<Slot>)> {
     let all = 0..state.len();
     let (weights, state) = apply_to(all, optim, rule, model, state, gradients, grad_norm, rates, step)?;
     Ok((model.with_tensors(weights)?, state))
@@ -281,13 +288,13 @@ pub fn apply(
 /// The same for a range of parameters: their new weights, and the state of all with only theirs changed. `gradients` holds
 /// those of the range.
 #[allow(clippy::too_many_arguments)] // as above
-pub(crate) fn apply_to(
+pub(crate) fn apply_to<T: Scalar>(
     owned: Range<usize>,
     optim: &OptimConfig,
     rule: &RuleConfig,
-    model: &Model,
+    model: &Model<T>,
     state: &[Slot],
-    gradients: &[Vec<f32>],
+    gradients: &[Vec<T>],
     grad_norm: f64,
     rates: Rates,
     step: u64,
@@ -299,9 +306,10 @@ pub(crate) fn apply_to(
     let load = |i: usize| Work::load(&model.slice(i), &state[i]);
     let mut works = owned.clone().into_par_iter().map(load).collect::<Result<Vec<_>>>()?;
     let parts = works.iter_mut().zip(gradients).zip(&hows).zip(tensors);
-    let jobs: Vec<Job> = parts.flat_map(|(((work, g), how), tensor)| step.jobs(*how, tensor, g, work)).collect();
+    let jobs: Vec<Job<T>> = parts.flat_map(|(((work, g), how), tensor)| step.jobs(*how, tensor, g, work)).collect();
     jobs.into_par_iter().for_each(Job::run);
-    for (i, work) in works.iter_mut().enumerate().filter(|(i, _)| hows[*i] == Treatment::Muon) {
+    let muon = |i: &usize| hows[*i] == Treatment::Muon && !gradients[*i].is_empty();
+    for (i, work) in works.iter_mut().enumerate().filter(|(i, _)| muon(i)) {
         step.muon(&tensors[i], &gradients[i], work);
     }
     let (mut weights, mut next) = (Vec::new(), state.to_vec());

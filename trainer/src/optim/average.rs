@@ -4,23 +4,23 @@
 //! value is the weights it starts from); the mean of checkpoints is a sum in the given order in f64, rounded once
 //! (Wortsman et al. 2022, "Model soups", uniform soup).
 
-use crate::ops::{View, view};
+use crate::ops::{Scalar, View, view};
 use crate::{Error, Model, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 /// Exponential running mean of weights.
 #[derive(Clone, Debug)]
-pub struct Ema {
+pub struct Ema<T = f32> {
     /// Share of the old mean that stays in each step, 0 to below 1.
     pub decay: f64,
     /// The mean.
-    pub model: Model,
+    pub model: Model<T>,
 }
 
-impl Ema {
+impl<T: Scalar> Ema<T> {
     /// A mean that starts at these weights.
-    pub fn new(model: &Model, decay: f64) -> Result<Self> {
+    pub fn new(model: &Model<T>, decay: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&decay) {
             let expected = "expected 0 to below 1".to_owned();
             return Err(Error::Config { field: "ema_decay", got: decay.to_string(), expected });
@@ -28,13 +28,13 @@ impl Ema {
         Ok(Self { decay, model: model.clone() })
     }
 
-    /// The mean after one more step: `decay * mean + (1 - decay) * weights` in f32.
-    pub fn add(&self, model: &Model) -> Result<Self> {
-        let (keep, rest) = (self.decay as f32, (1.0 - self.decay) as f32);
+    /// The mean after one more step: `decay * mean + (1 - decay) * weights` in the weights' type.
+    pub fn add(&self, model: &Model<T>) -> Result<Self> {
+        let (keep, rest) = (T::of(self.decay), T::of(1.0 - self.decay));
         let mixed = |(mean, tensor): (&Tensor, &Tensor)| -> Result<Tensor> {
-            let (mean, new) = (view(mean)?, view(tensor)?);
-            let (mean, new): (&[f32], &[f32]) = (&mean, &new);
-            let data: Vec<f32> = mean.par_iter().zip(new).map(|(m, w)| m * keep + w * rest).collect();
+            let (mean, new) = (view::<T>(mean)?, view::<T>(tensor)?);
+            let (mean, new): (&[T], &[T]) = (&mean, &new);
+            let data: Vec<T> = mean.par_iter().zip(new).map(|(m, w)| *m * keep + *w * rest).collect();
             Ok(Tensor::from_vec(data, tensor.dims(), &Device::Cpu)?)
         };
         let pairs = self.model.tensors().iter().zip(model.tensors());

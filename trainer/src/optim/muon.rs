@@ -5,7 +5,7 @@
 //! scales: "original" there, or matched to AdamW's step (Liu et al. 2025, eq. 4). We iterate in f32, PyTorch in bfloat16.
 //! Products are this crate's `linear`, so the order of every sum is fixed; the norm is chunked as in `tree_sum`.
 
-use super::rules::Real;
+use crate::ops::Scalar;
 use crate::ops::linear::{Packed, linear};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,29 +57,23 @@ pub(crate) struct Muon {
     pub lr: f64,
 }
 
-/// Products that the iteration needs: `(x, rows, cols) -> x x^T` and `(a [n, n], x [n, cols]) -> a x`.
-pub(crate) trait Products: Real {
-    fn gram(x: &[Self], rows: usize, cols: usize) -> Vec<Self>;
-    fn times(a: &[Self], x: &[Self], n: usize, cols: usize) -> Vec<Self>;
+/// `x x^T` of `x: [rows, cols]`.
+fn gram<T: Scalar>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
+    let mut y = vec![T::ZERO; rows * rows];
+    linear(x, &Packed::transposed(x, rows, cols), &mut y);
+    y
 }
 
-impl Products for f32 {
-    fn gram(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
-        let mut y = vec![0.0; rows * rows];
-        linear(x, &Packed::transposed(x, rows, cols), &mut y);
-        y
-    }
-
-    fn times(a: &[f32], x: &[f32], n: usize, cols: usize) -> Vec<f32> {
-        let mut y = vec![0.0; n * cols];
-        linear(a, &Packed::plain(x, n, cols), &mut y);
-        y
-    }
+/// `a x` of `a: [n, n]` and `x: [n, cols]`.
+fn times<T: Scalar>(a: &[T], x: &[T], n: usize, cols: usize) -> Vec<T> {
+    let mut y = vec![T::ZERO; n * cols];
+    linear(a, &Packed::plain(x, n, cols), &mut y);
+    y
 }
 
 impl Muon {
     /// One step; `w`, `g` and `m` are `[rows, cols]`, `m` the running mean of gradients.
-    pub fn update<T: Products>(self, g: &[T], w: &mut [T], m: &mut [T], rows: usize, cols: usize) {
+    pub fn update<T: Scalar>(self, g: &[T], w: &mut [T], m: &mut [T], rows: usize, cols: usize) {
         let (clip, beta, rest) = (T::of(self.clip), T::of(self.momentum), T::of(1.0 - self.momentum));
         let mut direction = Vec::with_capacity(g.len());
         for (g, m) in g.iter().zip(m.iter_mut()) {
@@ -97,7 +91,7 @@ impl Muon {
 
 /// `x: [rows, cols]` with its singular values pushed towards 1 by `iterations` of the quintic; all of them end in about 0.7 to
 /// 1.2 after five. A matrix of zeros stays zero.
-pub(crate) fn orthogonal<T: Products>(x: Vec<T>, rows: usize, cols: usize, iterations: u32) -> Vec<T> {
+pub(crate) fn orthogonal<T: Scalar>(x: Vec<T>, rows: usize, cols: usize, iterations: u32) -> Vec<T> {
     if rows > cols {
         let wide = orthogonal(transposed(&x, rows, cols), cols, rows, iterations);
         return transposed(&wide, cols, rows);
@@ -106,16 +100,16 @@ pub(crate) fn orthogonal<T: Products>(x: Vec<T>, rows: usize, cols: usize, itera
     let mut x: Vec<T> = x.into_iter().map(|v| v / scale).collect();
     let [a, b, c] = QUINTIC.map(T::of);
     for _ in 0..iterations {
-        let gram = T::gram(&x, rows, cols);
-        let square = T::times(&gram, &gram, rows, rows);
+        let gram = gram(&x, rows, cols);
+        let square = times(&gram, &gram, rows, rows);
         let mixed: Vec<T> = gram.iter().zip(square).map(|(g, s)| b * *g + c * s).collect();
-        let moved = T::times(&mixed, &x, rows, cols);
+        let moved = times(&mixed, &x, rows, cols);
         x = x.iter().zip(moved).map(|(x, m)| a * *x + m).collect();
     }
     x
 }
 
-fn norm<T: Real>(x: &[T]) -> f64 {
+fn norm<T: Scalar>(x: &[T]) -> f64 {
     let mut sums: Vec<f64> = x.chunks(CHUNK).map(|c| c.iter().map(|v| v.wide() * v.wide()).sum()).collect();
     while sums.len() > 1 {
         sums = sums.chunks(2).map(|pair| pair.iter().sum()).collect();
@@ -128,21 +122,9 @@ fn transposed<T: Copy>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::rng::Key;
-
-    impl Products for f64 {
-        fn gram(x: &[f64], rows: usize, cols: usize) -> Vec<f64> {
-            let dot = |i: usize, j: usize| (0..cols).map(|k| x[i * cols + k] * x[j * cols + k]).sum();
-            (0..rows * rows).map(|at| dot(at / rows, at % rows)).collect()
-        }
-
-        fn times(a: &[f64], x: &[f64], n: usize, cols: usize) -> Vec<f64> {
-            let dot = |i: usize, j: usize| (0..n).map(|k| a[i * n + k] * x[k * cols + j]).sum();
-            (0..n * cols).map(|at| dot(at / cols, at % cols)).collect()
-        }
-    }
 
     fn draw(rows: usize, cols: usize) -> Vec<f64> {
         (0..(rows * cols) as u64).map(|i| Key::new(7).normal(i)).collect()
@@ -154,7 +136,7 @@ pub(super) mod tests {
             let x = orthogonal(draw(rows, cols), rows, cols, 5);
             let small = rows.min(cols);
             let wide = if rows > cols { transposed(&x, rows, cols) } else { x };
-            let gram = f64::gram(&wide, small, rows.max(cols));
+            let gram = gram(&wide, small, rows.max(cols));
             let trace: f64 = (0..small).map(|i| gram[i * small + i]).sum::<f64>() / small as f64;
             assert!((0.45..1.5).contains(&trace), "{rows} x {cols}: mean squared singular value {trace}");
         }

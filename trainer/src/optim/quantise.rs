@@ -1,10 +1,11 @@
 //! Optimizer state in 8 bits: dynamic quantisation by blocks of 256 numbers.
 //!
-//! In: f32 state. Out: one code per number and one scale per block, its largest magnitude; a number is scale times code
+//! In: state in f32 or f64. Out: one code per number and one scale per block, its largest magnitude; a number is scale times code
 //! table. The tables hold -1 or 0 to 1 in seven decades, each with twice the steps of the one below (Dettmers et al.
 //! 2021, "8-bit optimizers via block-wise quantization", section 1.3; `bitsandbytes.create_dynamic_map`). We differ in
 //! one point: a positive second moment is never rounded to 0, since what is divided by its root would explode.
 
+use crate::ops::Scalar;
 use std::sync::LazyLock;
 
 /// Numbers that share a scale.
@@ -61,22 +62,23 @@ impl Table {
     }
 
     /// Numbers of codes and scales; block `i` starts at `256 i`.
-    pub fn decode(&self, codes: &[u8], scales: &[f32], out: &mut [f32]) {
+    pub fn decode<T: Scalar>(&self, codes: &[u8], scales: &[f32], out: &mut [T]) {
         for ((codes, scale), out) in codes.chunks(BLOCK).zip(scales).zip(out.chunks_mut(BLOCK)) {
             for (code, out) in codes.iter().zip(out) {
-                *out = self.values[usize::from(*code)] * scale;
+                *out = T::from(self.values[usize::from(*code)] * scale);
             }
         }
     }
 
     /// Codes and scales of numbers. With `keep_positive` a number above 0 gets a code above that of 0.
-    pub fn encode(&self, numbers: &[f32], keep_positive: bool, codes: &mut [u8], scales: &mut [f32]) {
+    pub fn encode<T: Scalar>(&self, numbers: &[T], keep_positive: bool, codes: &mut [u8], scales: &mut [f32]) {
         for ((numbers, scale), codes) in numbers.chunks(BLOCK).zip(scales).zip(codes.chunks_mut(BLOCK)) {
-            *scale = numbers.iter().fold(0.0, |most, x| if x.abs() > most { x.abs() } else { most });
+            let numbers = || numbers.iter().map(|x| x.wide() as f32);
+            *scale = numbers().fold(0.0, |most, x| if x.abs() > most { x.abs() } else { most });
             let over = if *scale > 0.0 { *scale } else { 1.0 };
-            for (x, code) in numbers.iter().zip(codes) {
+            for (x, code) in numbers().zip(codes) {
                 *code = self.nearest(x / over);
-                if keep_positive && *x > 0.0 && self.values[usize::from(*code)] == 0.0 {
+                if keep_positive && x > 0.0 && self.values[usize::from(*code)] == 0.0 {
                     *code += 1;
                 }
             }
@@ -132,8 +134,8 @@ mod tests {
 
     #[test]
     fn a_tiny_positive_number_stays_positive_if_asked() {
-        let numbers = [1.0, 1e-12, 0.0];
-        let (mut codes, mut scales, mut back) = ([0; 3], [0.0], [0.0; 3]);
+        let numbers = [1.0_f32, 1e-12, 0.0];
+        let (mut codes, mut scales, mut back) = ([0; 3], [0.0], [0.0_f32; 3]);
         UNSIGNED.encode(&numbers, true, &mut codes, &mut scales);
         UNSIGNED.decode(&codes, &scales, &mut back);
         assert!(back[1] > 0.0 && back[2] == 0.0);

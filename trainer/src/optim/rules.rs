@@ -4,55 +4,8 @@
 //! Out: new weights and state in place. Elements never meet, so neither chunks nor threads reach a result. Order of
 //! operations: PyTorch's `AdamW` and `SGD`; Lion as in Chen et al. 2023, algorithm 2. Weight decay is decoupled in all.
 
+use crate::ops::Scalar;
 use crate::ops::simd::multiversion;
-use std::ops::{Add, Div, Mul, Sub};
-
-/// f32 or f64.
-pub(crate) trait Real:
-    Copy
-    + Send
-    + Sync
-    + PartialOrd
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + Div<Output = Self>
-    + 'static
-{
-    fn of(x: f64) -> Self;
-    fn wide(self) -> f64;
-    fn root(self) -> Self;
-}
-
-impl Real for f32 {
-    #[inline(always)]
-    fn of(x: f64) -> Self {
-        x as f32
-    }
-    #[inline(always)]
-    fn wide(self) -> f64 {
-        f64::from(self)
-    }
-    #[inline(always)]
-    fn root(self) -> Self {
-        self.sqrt()
-    }
-}
-
-impl Real for f64 {
-    #[inline(always)]
-    fn of(x: f64) -> Self {
-        x
-    }
-    #[inline(always)]
-    fn wide(self) -> f64 {
-        self
-    }
-    #[inline(always)]
-    fn root(self) -> Self {
-        self.sqrt()
-    }
-}
 
 /// Scalars of an AdamW step.
 #[derive(Clone, Copy)]
@@ -68,7 +21,7 @@ pub(crate) struct Adam<T> {
     rate: T,
 }
 
-impl<T: Real> Adam<T> {
+impl<T: Scalar> Adam<T> {
     /// Step `t` (from 1) at rate `lr`; weights are multiplied by `1 - decay`.
     pub fn new(clip: f64, decay: f64, betas: [f64; 2], eps: f64, lr: f64, t: f64) -> Self {
         let [beta1, beta2] = betas;
@@ -94,7 +47,7 @@ impl<T: Real> Adam<T> {
             let g = g[i] * self.clip;
             m[i] = m[i] * self.beta1 + g * self.rest1;
             v[i] = v[i] * self.beta2 + g * g * self.rest2;
-            w[i] = w[i] * self.keep - self.rate * (m[i] / (v[i].root() / self.root + self.eps));
+            w[i] = w[i] * self.keep - self.rate * (m[i] / (v[i].sqrt() / self.root + self.eps));
         }
     }
 }
@@ -109,7 +62,7 @@ pub(crate) struct Lion<T> {
     rate: T,
 }
 
-impl<T: Real> Lion<T> {
+impl<T: Scalar> Lion<T> {
     /// Rate `lr`; weights are multiplied by `1 - decay`.
     pub fn new(clip: f64, decay: f64, betas: [f64; 2], lr: f64) -> Self {
         Self {
@@ -148,7 +101,7 @@ pub(crate) struct Sgd<T> {
     rate: T,
 }
 
-impl<T: Real> Sgd<T> {
+impl<T: Scalar> Sgd<T> {
     /// Rate `lr`; weights are multiplied by `1 - decay`.
     pub fn new(clip: f64, decay: f64, momentum: f64, nesterov: bool, lr: f64) -> Self {
         Self { clip: T::of(clip), keep: T::of(1.0 - decay), momentum: T::of(momentum), nesterov, rate: T::of(lr) }
@@ -169,19 +122,19 @@ impl<T: Real> Sgd<T> {
 }
 
 multiversion! {
-    pub(crate) fn adam(rule: Adam<f32>, g: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+    pub(crate) fn adam<T: Scalar>(rule: Adam<T>, g: &[T], w: &mut [T], m: &mut [T], v: &mut [T]) {
         rule.update(g, w, m, v);
     }
 }
 
 multiversion! {
-    pub(crate) fn lion(rule: Lion<f32>, g: &[f32], w: &mut [f32], m: &mut [f32]) {
+    pub(crate) fn lion<T: Scalar>(rule: Lion<T>, g: &[T], w: &mut [T], m: &mut [T]) {
         rule.update(g, w, m);
     }
 }
 
 multiversion! {
-    pub(crate) fn sgd(rule: Sgd<f32>, g: &[f32], w: &mut [f32], m: &mut [f32]) {
+    pub(crate) fn sgd<T: Scalar>(rule: Sgd<T>, g: &[T], w: &mut [T], m: &mut [T]) {
         rule.update(g, w, m);
     }
 }

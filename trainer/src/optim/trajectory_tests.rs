@@ -5,7 +5,8 @@
 
 use super::muon::{Muon, MuonScale};
 use super::quantise::{SIGNED, Table, UNSIGNED};
-use super::rules::{Adam, Lion, Real, Sgd};
+use super::rules::{Adam, Lion, Sgd};
+use crate::ops::Scalar;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ struct State<T> {
 
 /// Largest relative distance of the weights after steps 1, 5 and 10 from the golden's; `update` gets (state, gradient,
 /// learning rate, step from 1, rows, cols).
-fn farthest<T: Real>(case: &str, mut update: impl FnMut(&mut State<T>, &[T], f64, f64, usize, usize)) -> f64 {
+fn farthest<T: Scalar>(case: &str, mut update: impl FnMut(&mut State<T>, &[T], f64, f64, usize, usize)) -> f64 {
     let (problem, golden) = (tensors("problem"), tensors(case));
     let rates: Vec<f64> = facts("problem")["rates"].as_array().unwrap().iter().map(|r| r.as_f64().unwrap()).collect();
     let mut worst = 0.0_f64;
@@ -86,7 +87,7 @@ fn betas(facts: &Value) -> [f64; 2] {
 
 #[test]
 fn ten_steps_of_adamw_follow_pytorch() {
-    fn run<T: Real>(case: &str, decay: f64) -> f64 {
+    fn run<T: Scalar>(case: &str, decay: f64) -> f64 {
         let facts = facts(case);
         farthest::<T>(case, |s, g, lr, t, _, _| {
             Adam::new(1.0, lr * decay, betas(&facts), number(&facts, "/eps"), lr, t)
@@ -101,7 +102,7 @@ fn ten_steps_of_adamw_follow_pytorch() {
 
 #[test]
 fn ten_steps_of_gradient_descent_follow_pytorch() {
-    fn run<T: Real>(case: &str) -> f64 {
+    fn run<T: Scalar>(case: &str) -> f64 {
         let facts = facts(case);
         let (momentum, nesterov) = (number(&facts, "/momentum"), facts["nesterov"].as_bool().unwrap());
         farthest::<T>(case, |s, g, lr, _, _, _| {
@@ -115,7 +116,7 @@ fn ten_steps_of_gradient_descent_follow_pytorch() {
 
 #[test]
 fn ten_steps_of_lion_follow_the_formula() {
-    fn run<T: Real>() -> f64 {
+    fn run<T: Scalar>() -> f64 {
         let facts = facts("lion");
         farthest::<T>("lion", |s, g, lr, _, _, _| {
             Lion::new(1.0, lr * 0.1, betas(&facts), lr).update(g, &mut s.w, &mut s.m);

@@ -3,7 +3,9 @@
 //! In: one buffer per rank, in rank order. Out: their sum by the binary tree of `ops::tree_sum`, element by element, so any cut
 //! of a buffer into pieces gives the same bits.
 
+use crate::ops::Scalar;
 use crate::{Error, Result};
+use candle_core::{CpuStorage, DType};
 use rayon::prelude::*;
 use std::ops::{Add, Range};
 
@@ -67,6 +69,24 @@ impl Buffer {
         match self {
             Self::F64(data) => Ok(data),
             other => Err(other.unlike("f64")),
+        }
+    }
+
+    /// Numbers of either type.
+    pub(crate) fn of<T: Scalar>(data: Vec<T>) -> Self {
+        match T::to_cpu_storage_owned(data) {
+            CpuStorage::F32(data) => Self::F32(data),
+            CpuStorage::F64(data) => Self::F64(data),
+            _ => unreachable!("there are two scalar types"),
+        }
+    }
+
+    /// The numbers, if they are of type `T`.
+    pub(crate) fn into_numbers<T: Scalar>(self) -> Result<Vec<T>> {
+        match self {
+            Self::F32(data) if T::DTYPE == DType::F32 => Ok(T::cpu_storage_data(CpuStorage::F32(data))?),
+            Self::F64(data) if T::DTYPE == DType::F64 => Ok(T::cpu_storage_data(CpuStorage::F64(data))?),
+            other => Err(other.unlike(T::DTYPE.as_str())),
         }
     }
 

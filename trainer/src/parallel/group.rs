@@ -36,6 +36,10 @@ impl Drop for End {
         if std::thread::panicking() {
             self.fail(Fault { rank: self.rank, what: "panicked".into() });
         }
+        // The thread of this rank that has seen a fault first may not have told all of it yet.
+        if let Some(fault) = self.inbox.fault() {
+            self.wire.abort(&fault);
+        }
         self.wire.close();
     }
 }

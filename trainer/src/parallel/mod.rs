@@ -12,18 +12,25 @@
 
 pub mod buffer;
 pub mod collective;
+mod division;
 mod frame;
+pub mod grid;
 mod group;
 pub mod launch;
 pub mod mesh;
 mod rendezvous;
+pub mod schedule;
 pub mod tcp;
 pub mod team;
 pub mod threads;
+pub mod verify;
+mod walk;
 mod wire;
 
 #[cfg(test)]
 mod collective_tests;
+#[cfg(test)]
+mod grid_tests;
 #[cfg(test)]
 mod tcp_tests;
 #[cfg(test)]
@@ -31,6 +38,7 @@ mod team_tests;
 
 pub use buffer::Buffer;
 pub use collective::{Collective, Pending};
+pub use grid::{Grid, GridOptions};
 pub use launch::Launch;
 pub use mesh::{Axis, Mesh};
 pub use team::Team;

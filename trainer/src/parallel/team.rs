@@ -8,7 +8,7 @@
 
 use super::{Buffer, Collective};
 use crate::checkpoint::{self, Tensors};
-use crate::ops::view;
+use crate::ops::{Scalar, view};
 use crate::optim::{self, Slot};
 use crate::trainer::Trainer;
 use crate::{Batch, Error, Model, Result, TokenStats};
@@ -34,8 +34,8 @@ impl Team<'_> {
     }
 
     /// A sum of no leaves: adding it changes no bit, not even the sign of a zero.
-    pub(crate) fn nothing(model: &Model) -> Vec<Vec<f32>> {
-        model.tensors().iter().map(|t| vec![-0.0; t.elem_count()]).collect()
+    pub(crate) fn nothing<T: Scalar>(model: &Model<T>) -> Vec<Vec<T>> {
+        model.tensors().iter().map(|t| vec![T::of(-0.0); t.elem_count()]).collect()
     }
 
     /// An error of this rank ends the others too, so that none waits for it.
@@ -47,23 +47,23 @@ impl Team<'_> {
     }
 
     /// The gradient over all ranks, whole on each.
-    pub(crate) fn sum(&self, gradients: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
+    pub(crate) fn sum<T: Scalar>(&self, gradients: Vec<Vec<T>>) -> Result<Vec<Vec<T>>> {
         let lens: Vec<usize> = gradients.iter().map(Vec::len).collect();
-        let sum = self.group.all_reduce(gradients.concat().into()).wait(self.deadline)?;
-        Ok(cut(&sum.into_f32()?, lens))
+        let sum = self.group.all_reduce(Buffer::of(gradients.concat())).wait(self.deadline)?;
+        Ok(cut(&sum.into_numbers()?, lens))
     }
 
     /// The gradient over all ranks of the parameters that this one owns.
-    pub(crate) fn own_sum(
+    pub(crate) fn own_sum<T: Scalar>(
         &self,
-        gradients: Vec<Vec<f32>>,
-        model: &Model,
+        gradients: Vec<Vec<T>>,
+        model: &Model<T>,
         owned: &Range<usize>,
-    ) -> Result<Vec<Vec<f32>>> {
+    ) -> Result<Vec<Vec<T>>> {
         let lens: Vec<usize> = gradients.iter().map(Vec::len).collect();
         let counts: Vec<usize> = shares(model, self.group.size()).into_iter().map(|r| lens[r].iter().sum()).collect();
-        let sum = self.group.reduce_scatter(gradients.concat().into(), &counts).wait(self.deadline)?;
-        Ok(cut(&sum.into_f32()?, lens[owned.clone()].iter().copied()))
+        let sum = self.group.reduce_scatter(Buffer::of(gradients.concat()), &counts).wait(self.deadline)?;
+        Ok(cut(&sum.into_numbers()?, lens[owned.clone()].iter().copied()))
     }
 
     /// The lists of all ranks, one after the other.
@@ -73,22 +73,22 @@ impl Team<'_> {
     }
 
     /// Weights of all parameters from those that each rank owns.
-    pub(crate) fn all_weights(&self, owned: &[Tensor], model: &Model) -> Result<Vec<Tensor>> {
+    pub(crate) fn all_weights<T: Scalar>(&self, owned: &[Tensor], model: &Model<T>) -> Result<Vec<Tensor>> {
         let mut mine = Vec::new();
         for tensor in owned {
-            mine.extend_from_slice(&view(tensor)?);
+            mine.extend_from_slice(&view::<T>(tensor)?);
         }
-        let all = Buffer::joined(self.group.all_gather(mine.into()).wait(self.deadline)?)?.into_f32()?;
+        let all = Buffer::joined(self.group.all_gather(Buffer::of(mine)).wait(self.deadline)?)?.into_numbers::<T>()?;
         let lens = model.tensors().iter().map(Tensor::elem_count);
         let parts = cut(&all, lens).into_iter().zip(model.tensors());
         parts.map(|(data, like)| Ok(Tensor::from_vec(data, like.dims(), &Device::Cpu)?)).collect()
     }
 
     /// Statistics of all micro-batches from those of this rank's run.
-    pub(crate) fn all_stats(&self, mine: &[TokenStats], micro: &[Batch]) -> Result<Vec<TokenStats>> {
+    pub(crate) fn all_stats<T: Scalar>(&self, mine: &[TokenStats<T>], micro: &[Batch]) -> Result<Vec<TokenStats<T>>> {
         let columns = mine.iter().flat_map(|s| [&s.logprob, &s.entropy, &s.logsumexp]).flatten().copied();
-        let all = self.group.all_gather(columns.collect::<Vec<f32>>().into()).wait(self.deadline)?;
-        let all = Buffer::joined(all)?.into_f32()?;
+        let all = self.group.all_gather(Buffer::of(columns.collect::<Vec<T>>())).wait(self.deadline)?;
+        let all = Buffer::joined(all)?.into_numbers::<T>()?;
         let expected: usize = micro.iter().map(|batch| 3 * batch.len()).sum();
         if all.len() != expected {
             let what = format!("the ranks sent {} statistics, expected {expected}: they see other batches", all.len());
@@ -100,7 +100,7 @@ impl Team<'_> {
     }
 
     /// The trainer with only this rank's share of the optimizer state (ZeRO-1); the state it had must be whole.
-    pub fn spread(&self, mut trainer: Trainer) -> Trainer {
+    pub fn spread<T: Scalar>(&self, mut trainer: Trainer<T>) -> Trainer<T> {
         let owned = shares(&trainer.model, self.group.size()).swap_remove(self.group.rank());
         for (i, slot) in trainer.state.iter_mut().enumerate() {
             if !owned.contains(&i) {
@@ -126,7 +126,7 @@ impl Team<'_> {
 }
 
 /// `data` in pieces of these lengths.
-fn cut(data: &[f32], lens: impl IntoIterator<Item = usize>) -> Vec<Vec<f32>> {
+fn cut<T: Copy>(data: &[T], lens: impl IntoIterator<Item = usize>) -> Vec<Vec<T>> {
     let mut start = 0;
     let piece = |len: usize| {
         start += len;
@@ -135,16 +135,21 @@ fn cut(data: &[f32], lens: impl IntoIterator<Item = usize>) -> Vec<Vec<f32>> {
     lens.into_iter().map(piece).collect()
 }
 
+/// Parameters of each rank, as [`even_shares`] cuts them.
+fn shares<T: Scalar>(model: &Model<T>, ranks: usize) -> Vec<Range<usize>> {
+    even_shares(&model.tensors().iter().map(Tensor::elem_count).collect::<Vec<_>>(), ranks)
+}
+
 /// Parameters of each rank, in canonical order: parameter `i` belongs to the rank in whose equal part of all numbers its
 /// middle lies. A parameter is never cut, so shares are as even as the largest parameter allows.
-fn shares(model: &Model, ranks: usize) -> Vec<Range<usize>> {
-    let total: usize = model.tensors().iter().map(Tensor::elem_count).sum();
+pub(super) fn even_shares(sizes: &[usize], ranks: usize) -> Vec<Range<usize>> {
+    let total: usize = sizes.iter().sum();
     let (mut before, mut start) = (0, 0);
     let mut ends = vec![0; ranks];
-    for (i, tensor) in model.tensors().iter().enumerate() {
-        let middle = before + tensor.elem_count() / 2;
+    for (i, size) in sizes.iter().enumerate() {
+        let middle = before + size / 2;
         ends[(middle * ranks / total.max(1)).min(ranks - 1)] = i + 1;
-        before += tensor.elem_count();
+        before += size;
     }
     let share = |end: usize| {
         let end = end.max(start);
