@@ -191,6 +191,36 @@ fn ask(folder: &std::path::Path, query: &str) -> std::process::Output {
 }
 
 #[test]
+fn what_a_stopped_run_made_anew_is_told_where_it_is_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(ask(folder.path(), "SELECT id FROM crawl").status.success());
+    let status = |part: bool| {
+        let said = run(&["status", arg(&folder.path().join("ask"))]);
+        assert!(said.status.success() && text(&said.stderr).contains("made anew (crawl)") == part, "{said:?}");
+    };
+    status(false);
+    // The crawl grows, and the query on it fails as it runs.
+    let lines = "{\"text\":\"a\"}\n{\"text\":\"\u{e9}\"}\n";
+    std::fs::write(folder.path().join("three.jsonl"), lines).unwrap();
+    let failing = "name = \"ask\"\n[stage]\ncrawl = { kind = \"ingest\", source = \"three.jsonl\" }\n\
+                   answer = { kind = \"sql\", input = \"crawl\", query = \"SELECT id, CAST(text AS INT) AS n FROM crawl\" }\n";
+    let said = run(&["run", arg(&manifest(folder.path(), failing)), "--root", arg(folder.path())]);
+    assert_eq!(said.status.code(), Some(1), "{said:?}");
+    status(true);
+}
+
+#[test]
+fn a_model_that_no_memory_holds_is_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = root().join("manifests/quickstart.toml");
+    let (folder, set) = (arg(folder.path()), "base.depth=3000");
+    let set = ["--set", set, "--set", "base.n_embd=65536", "--set", "base.n_head=512", "--set", "base.n_ffn=65536"];
+    let said = run(&[&["run", arg(&manifest), "--root", folder][..], &set].concat());
+    assert_eq!(said.status.code(), Some(4), "{said:?}");
+    assert!(text(&said.stderr).contains("stage `base` trains"), "{said:?}");
+}
+
+#[test]
 fn a_sql_stage_refuses_what_depends_on_the_order_of_rows_or_on_the_moment() {
     let folder = tempfile::tempdir().unwrap();
     for (query, part) in [
@@ -205,6 +235,9 @@ fn a_sql_stage_refuses_what_depends_on_the_order_of_rows_or_on_the_moment() {
         ("SELECT id FROM crawl LIMIT 1", "ORDER BY"),
         ("SELECT id FROM (SELECT id FROM crawl LIMIT 2) ORDER BY id", "ORDER BY"),
         ("SELECT id, random() AS r FROM crawl", "random"),
+        ("SELECT id, version() AS v FROM crawl", "changes with the program"),
+        ("SELECT table_name FROM information_schema.tables", "the engine's own catalogue"),
+        ("SELECT id, interval '1 day' AS d FROM crawl", "is an interval"),
         ("SELECT id, row_number() OVER (ORDER BY id) AS r FROM crawl", "unbounded = true"),
         ("SELECT a.id FROM crawl a, crawl b WHERE a.id < b.id", "unbounded = true"),
         ("DROP TABLE crawl", "error"),

@@ -50,6 +50,7 @@ fn every_line_format_gives_the_same_documents() {
     let mut found = Vec::new();
     for (name, bytes) in [
         ("a.jsonl", json.clone().into_bytes()),
+        ("marked.jsonl", format!("\u{feff}{json}").into_bytes()),
         ("a.jsonl.gz", gzip(json.as_bytes())),
         ("a.jsonl.zst", zstd::encode_all(json.as_bytes(), 1).unwrap()),
         ("a.jsonl.lz4", lz4(json.as_bytes())),

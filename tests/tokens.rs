@@ -125,6 +125,7 @@ fn what_a_tokenizer_cannot_be_is_told_before_any_work() {
         ("kind = \"tokenizer\", input = \"lang\", superword_vocab_size = 500", "expected more than vocab_size = 32768"),
         ("kind = \"tokenizer\", input = \"lang\", superword_max_words = 3", "means nothing without"),
         ("kind = \"tokenizer\", input = \"lang\", file = \"none.json\"", "there is no file"),
+        ("kind = \"tokenizer\", file = \"none.json\", split = \"gpt2\"", "the tokenizer in `file` has it already"),
         ("kind = \"tokenizer\", input = \"lang\", split = \"(\"", "split"),
     ] {
         let path = manifest(folder.path(), &text(&format!("t = {{ {stage} }}")));

@@ -3,6 +3,7 @@
 //! In: the stages of a manifest in order, with what stands of them. Out: rows, bytes on disk, seconds and memory, marked as known or
 //! guessed. Filters are guessed to keep everything: a first estimate is an upper bound for them.
 
+use crate::error::{Error, Result};
 use crate::manifest::kinds::StageOptions;
 use crate::manifest::{Manifest, Stage};
 use crate::receipt::Receipt;
@@ -44,6 +45,34 @@ const BYTES_PER_RECORD: u64 = 5_600;
 const TRAIN_FLOPS: f64 = 5e10;
 /// Weight, gradient and two moments of AdamW in f32.
 const BYTES_PER_PARAMETER: u64 = 16;
+
+/// Bytes below which no optimizer trains a parameter here: its weight, its gradient, and the new weight beside the old.
+const LEAST_BYTES_PER_PARAMETER: u64 = 12;
+
+/// An error if a stage trains a model that this machine's memory cannot hold, whatever else is in it.
+pub fn fits(stage: &Stage, manifest: &Manifest) -> Result<()> {
+    let Some(parameters) = parameters(stage, manifest) else { return Ok(()) };
+    let needed = LEAST_BYTES_PER_PARAMETER.saturating_mul(parameters);
+    match memory_bytes() {
+        Some(held) if needed > held => Err(Error::Resources(format!(
+            "stage `{}` trains {parameters} parameters, which takes more than {} GB of memory; this machine has {}\nhint: choose a smaller \
+             `depth`; `gristmill plan` shows what a stage needs",
+            stage.name,
+            needed >> 30,
+            held >> 30
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Memory of this machine, or of the control group of this process if that is smaller (Linux).
+fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let machine = line.split_whitespace().next()?.parse::<u64>().ok()? * 1024;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|t| t.trim().parse().ok());
+    Some(group.map_or(machine, |group: u64| group.min(machine)))
+}
 
 /// The size of a finished output.
 pub fn finished(receipt: &Receipt) -> Estimate {

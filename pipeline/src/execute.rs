@@ -86,6 +86,9 @@ fn run_here(
 ) -> Result<Summary> {
     let started = Instant::now();
     let wanted = closure(manifest, only)?;
+    for stage in manifest.stages.iter().filter(|s| wanted.contains(&s.name)) {
+        crate::estimate::fits(stage, manifest)?;
+    }
     settings.engine.reach()?;
     let _lock = lock::acquire(run)?;
     let (least, free) = (plan::least_free_bytes(manifest)?, plan::free_bytes(run)?);
@@ -326,6 +329,15 @@ pub fn last_revision(run: &Path) -> Result<Option<(Revision, u64)>> {
         Error::Integrity(format!("{} is no revision: {e}\nhint: remove it and run again", path.display()))
     })?;
     Ok(Some((revision, number)))
+}
+
+/// Stages that a run has made anew since its newest revision, because it did not come to its end: nobody shows them yet.
+pub fn newer_than_revision(run: &Path) -> Result<Vec<String>> {
+    let Some((revision, _)) = last_revision(run)? else { return Ok(Vec::new()) };
+    let same = |stage: &RevisionStage| {
+        revision.stages.iter().any(|s| (&s.name, &s.fingerprint) == (&stage.name, &stage.fingerprint))
+    };
+    Ok(linked(run)?.into_iter().filter(|(stage, _)| !same(stage)).map(|(stage, _)| stage.name).collect())
 }
 
 /// The finished stages of a run, in plan order, as its newest revision names them (or its links, while there is none).

@@ -241,6 +241,19 @@ fn default_threads() -> usize {
 }
 
 /// An error if a folder holds no run.
+/// Says on stderr what a run that did not come to its end has made and nobody shows yet.
+fn tell_unfinished(run: &Path) -> Result<()> {
+    let newer = crate::execute::newer_than_revision(run)?;
+    if !newer.is_empty() {
+        note!(
+            "note: the last run did not come to its end: what it made anew ({}) is not shown, but what was finished before; run the manifest \
+             again to see it",
+            newer.join(", ")
+        );
+    }
+    Ok(())
+}
+
 fn existing_run(run: &Path) -> Result<()> {
     if run.join(".store").is_dir() {
         return Ok(());

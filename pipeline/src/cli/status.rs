@@ -18,6 +18,7 @@ pub struct Status {
 impl Status {
     pub(super) fn run(&self, json: bool) -> Result<()> {
         super::existing_run(&self.run)?;
+        super::tell_unfinished(&self.run)?;
         let stages = execute::datasets(&self.run)?;
         if json {
             let receipts: Vec<_> = stages.iter().map(|(_, d)| &d.receipt).collect();

@@ -74,8 +74,10 @@ pub fn find(
             return Err(OptionFault {
                 key: "source".into(),
                 message: format!("no file matches \"{pattern}\""),
-                hint: (!remote::is_remote(pattern))
-                    .then(|| format!("paths are relative to the manifest, in {}", at.display())),
+                hint: (!remote::is_remote(pattern)).then(|| match at.join(pattern).is_dir() {
+                    true => format!("that is a folder; its files are \"{}/*\"", pattern.trim_end_matches('/')),
+                    false => format!("paths are relative to the manifest, in {}", at.display()),
+                }),
             });
         }
     }
@@ -88,7 +90,8 @@ pub fn find(
             pair[1].1.shown(),
             pair[0].0
         );
-        return Err(OptionFault::new("source", message));
+        let hint = "one pattern with a wildcard in the folder's name, such as \"d*/x.jsonl\", keeps it in their names";
+        return Err(OptionFault { hint: Some(hint.into()), ..OptionFault::new("source", message) });
     }
     Ok(found)
 }

@@ -100,7 +100,11 @@ fn record(record: &Record<'_>, lines: &Lines, fields: &Fields, rows: &mut Rows) 
     let length = record.length;
     match (record.bytes, lines) {
         (Ok(bytes), _) if bytes.trim_ascii().is_empty() => {}
-        (Ok(bytes), Lines::Json) => json(bytes, &place, fields, rows),
+        (Ok(bytes), Lines::Json) => {
+            // A byte-order mark at the start of a file is no part of its first record.
+            let mark = if record.offset == 0 { &b"\xef\xbb\xbf"[..] } else { b"" };
+            json(bytes.strip_prefix(mark).unwrap_or(bytes), &place, fields, rows);
+        }
         (Ok(bytes), Lines::Csv { delimiter, names }) => csv(bytes, *delimiter, names, &place, fields, rows),
         (Err(Broken::TooLong), _) => {
             let reason = format!("a line of {length} bytes, longer than {MAX_RECORD_BYTES}");

@@ -118,6 +118,13 @@ fn joins(plan: &LogicalPlan) -> Result<bool> {
 pub(crate) async fn planned(session: &SessionContext, query: &str, unbounded: bool) -> Result<(DataFrame, SchemaRef)> {
     let frame = ordered(check::check(read_only(session, query).await?, unbounded)?)?;
     let schema = plain_schema(frame.schema().as_arrow());
+    if let Some(field) = schema.fields().iter().find(|f| matches!(f.data_type(), DataType::Interval(_))) {
+        return Err(Error::Manifest(format!(
+            "error: column `{}` of the query is an interval, which Parquet cannot hold\nhint: take a number out of it, e.g. \
+             date_part('epoch', …), or cast it to text",
+            field.name()
+        )));
+    }
     let names: Vec<&String> = schema.fields().iter().map(|f| f.name()).collect();
     match names.iter().enumerate().find(|(i, n)| names[..*i].contains(n)) {
         None => Ok((frame, schema)),

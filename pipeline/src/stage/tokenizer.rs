@@ -103,7 +103,19 @@ impl Options for TokenizerStage {
         if self.prune_below == Some(0) {
             faults.push(OptionFault::new("prune_below", "expected at least 1"));
         }
-        if self.file.is_some() {
+        if let Some(file) = &self.file {
+            let default = TokenizerConfig::default();
+            // A Hugging Face file says these itself.
+            let whole = !is_merges(file) && file.extension().is_none_or(|e| e != "tiktoken");
+            let said = [
+                ("split", whole && self.tokenizer.split != default.split),
+                ("single_digits", whole && self.tokenizer.single_digits != default.single_digits),
+                ("special_tokens", whole && self.tokenizer.special_tokens != default.special_tokens),
+                ("ties", self.tokenizer.ties != default.ties),
+            ];
+            for (key, _) in said.into_iter().filter(|(_, given)| *given) {
+                faults.push(OptionFault::new(key, "means nothing here: the tokenizer in `file` has it already"));
+            }
             let trained = [
                 ("weights", !self.weights.is_empty()),
                 ("superword_vocab_size", self.superword_vocab_size.is_some()),

@@ -20,6 +20,7 @@ use super::mlp::Finished;
 use super::parts::{NormWeights, Parts, Small};
 use super::{ROWS, add_to, tensor};
 use crate::Result;
+use crate::family::Mlp;
 use crate::layout::Part;
 use crate::ops::linear::{Packed, WeightGrad, linear_rows, weight_grads};
 use crate::ops::{Scalar, View, activation, attention, bias, view};
@@ -84,9 +85,10 @@ fn product<T: Scalar>(x: &[T], w: &Packed<T>) -> Vec<T> {
 /// Normed rows and what backward needs; the rows themselves if there is no norm.
 pub(super) fn normed<T: Scalar>(norm: Option<&NormWeights<T>>, x: &[T]) -> (Vec<T>, Vec<T>) {
     let Some(norm) = norm else { return (x.to_vec(), Vec::new()) };
-    let (norm, c) = (norm.norm(), norm.gain.len());
-    let (mut y, mut stats) = (vec![T::ZERO; x.len()], vec![T::ZERO; x.len() / c * norm.kept()]);
-    norm.forward(x, &mut y, &mut stats);
+    let (c, kept) = (norm.gain.len(), norm.norm().kept());
+    let (mut y, mut stats) = (vec![T::ZERO; x.len()], vec![T::ZERO; x.len() / c * kept]);
+    let rows = y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(stats.par_chunks_mut(ROWS * kept));
+    rows.for_each(|((y, x), stats)| norm.norm().forward(x, y, stats));
     (y, stats)
 }
 
@@ -94,9 +96,43 @@ pub(super) fn normed<T: Scalar>(norm: Option<&NormWeights<T>>, x: &[T]) -> (Vec<
 pub(super) fn normed_again<T: Scalar>(norm: Option<&NormWeights<T>>, x: &[T], stats: &[T]) -> Vec<T> {
     let mut y = x.to_vec();
     if let Some(norm) = norm {
-        norm.norm().again(x, stats, &mut y);
+        let (c, kept) = (norm.gain.len(), norm.norm().kept());
+        let rows = y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(stats.par_chunks(ROWS * kept));
+        rows.for_each(|((y, x), stats)| norm.norm().again(x, stats, y));
     }
     y
+}
+
+/// Numbers per task of the feed-forward's inner function; not part of the result.
+const CHUNK: usize = 1 << 14;
+
+/// Pieces of a buffer, or as many empty ones if it is empty.
+fn pieces<T>(data: &mut [T], count: usize) -> Vec<&mut [T]> {
+    if data.is_empty() { (0..count).map(|_| &mut [][..]).collect() } else { data.chunks_mut(CHUNK).collect() }
+}
+
+/// The feed-forward's inner function.
+fn activate<T: Scalar>(kind: Mlp, gate: &[T], up: &[T]) -> Vec<T> {
+    let mut h = vec![T::ZERO; up.len()];
+    h.par_chunks_mut(CHUNK).zip(up.par_chunks(CHUNK)).enumerate().for_each(|(i, (h, up))| {
+        let gate = gate.get(i * CHUNK..i * CHUNK + h.len()).unwrap_or_default();
+        activation::forward(kind, gate, up, h);
+    });
+    h
+}
+
+/// Slopes of gate (empty if there is none) and up, and the inner function's value once more.
+fn activate_backward<T: Scalar>(kind: Mlp, gate: &[T], up: &[T], dh: &[T]) -> [Vec<T>; 3] {
+    let room = |n: usize| vec![T::ZERO; n];
+    let [mut d_gate, mut d_up, mut h] = [room(gate.len()), room(up.len()), room(up.len())];
+    let d_gates = pieces(&mut d_gate, up.len().div_ceil(CHUNK));
+    let tasks = d_up.par_chunks_mut(CHUNK).zip(h.par_chunks_mut(CHUNK)).zip(d_gates).enumerate();
+    tasks.for_each(|(i, ((d_up, h), d_gate))| {
+        let range = i * CHUNK..i * CHUNK + h.len();
+        let gate = gate.get(range.clone()).unwrap_or_default();
+        activation::backward(kind, gate, &up[range.clone()], &dh[range], d_gate, d_up, h);
+    });
+    [d_gate, d_up, h]
 }
 
 /// Adds the slope of a norm's input to `dx`.
@@ -148,8 +184,7 @@ pub(super) fn forward<T: Scalar>(
     };
     let gate = if kind.gated() { project(Part::Gate, Part::GateBias) } else { Vec::new() };
     let up = project(Part::Up, Part::UpBias);
-    let mut h = vec![T::ZERO; up.len()];
-    activation::forward(kind, &gate, &up, &mut h);
+    let h = activate(kind, &gate, &up);
     let added = peers.add(product(&h, parts.packed(Part::Down)), c)?;
     exits[1].after(&middle, &added, &mut next, &mut ends[1], &mut end_stats[1], first);
     drop(x);
@@ -179,9 +214,7 @@ pub(super) fn backward<T: Scalar>(
     let dz_down = peers.gather(if exits[1].plain() { d_out.to_vec() } else { dz })?;
     let kind = parts.family().mlp;
     let d_h = product(&dz_down, parts.packed_backward(Part::Down));
-    let (mut d_gate, mut d_up) = (vec![T::ZERO; second.gate.len()], vec![T::ZERO; second.up.len()]);
-    let mut h = vec![T::ZERO; d_h.len()];
-    activation::backward(kind, second.gate, second.up, &d_h, &mut d_gate, &mut d_up, &mut h);
+    let [d_gate, d_up, h] = activate_backward(kind, second.gate, second.up, &d_h);
     small.push_bias(Part::GateBias, parts.vector(Part::GateBias).as_deref(), &d_gate);
     small.push_bias(Part::UpBias, parts.vector(Part::UpBias).as_deref(), &d_up);
     let mut partial = product(&d_up, parts.packed_backward(Part::Up));

@@ -6,6 +6,8 @@
 //!
 //! `collective` is the interface, `group` its one implementation over any [`wire`]; `threads` and `tcp` are the wires.
 //! `team` is data parallelism on top; `mesh` is arithmetic on ranks; `launch` reads the environment of torchrun, Slurm and MPI.
+//! `grid` composes data, tensor, sequence and pipeline parallelism with ZeRO 0 to 3: `division` says who holds what, `schedule` when
+//! a stage does what, `walk` does it, `sums` adds up gradients; `verify` compares a mesh with one process.
 //!
 //! **Order of sums.** A sum over ranks is the binary tree over the rank index, the one of `ops::tree_sum`: if ranks own aligned
 //! power-of-two runs of micro-batches, 1, 2 and 4 ranks give the same bits.
@@ -17,9 +19,11 @@ mod frame;
 pub mod grid;
 mod group;
 pub mod launch;
+mod mail;
 pub mod mesh;
 mod rendezvous;
 pub mod schedule;
+mod sums;
 pub mod tcp;
 pub mod team;
 pub mod threads;

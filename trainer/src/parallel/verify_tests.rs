@@ -128,3 +128,12 @@ fn every_sum_over_tensor_parallel_ranks_that_is_forgotten_is_found_by_name() {
         assert!(found, "{name}");
     }
 }
+
+#[test]
+fn rows_and_columns_beyond_one_task_are_shared_as_exactly() {
+    for (member, setup) in members() {
+        let config = ModelConfig { n_layer: 2, n_ffn: 300, sequence_len: 120, ..setup.config };
+        let setup = Setup { config, t: 120, micro: 2, steps: 1, ..setup };
+        check::<f64>(member, &setup, &[case("tp2", 0, 1, false)]);
+    }
+}

@@ -6,21 +6,21 @@
 //! the embedding's stage with each micro-batch, where one process adds it too: first the head's, then the rows of the ids.
 
 use super::Buffer;
-use super::collective::Pending;
 use super::division::{Division, numbers};
 use super::grid::Grid;
+use super::mail::{Kind, Mail};
 use super::mesh::Coordinate;
 use super::schedule::{self, Order, Step};
+use super::sums::Sums;
 use crate::blocks::Peers;
 use crate::ops::Scalar;
 use crate::ops::dropout::Noise;
-use crate::ops::tree_sum::TreeSum;
 use crate::tape::{self, Block, Carry, Ctx, Gradients, Saved, Slope};
 use crate::trainer::Trainer;
 use crate::{Batch, Error, Model, Result, TokenGrad, TokenStats};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
-use std::ops::Range;
+use std::sync::Arc;
 
 /// A loss of one micro-batch: its index in the step, its statistics.
 type Each<'l, T> = &'l dyn Fn(usize, &TokenStats<T>) -> Result<TokenGrad<T>>;
@@ -37,24 +37,10 @@ pub(super) enum Loss<'l, T> {
     Each(Each<'l, T>),
 }
 
-/// Name of a message: kind, place that it goes to, slot.
-type Tag = (u8, usize, usize);
-const FORWARD: u8 = 0;
-const BACKWARD: u8 = 1;
-const TIED: u8 = 2;
-
-/// The gradients of one block, summed.
-struct Sum<T> {
-    /// Of this rank's micro-batches (of a round).
-    inner: TreeSum<T>,
-    /// Of the rounds under way.
-    rounds: Vec<Pending<Buffer>>,
-}
-
 /// See the module.
 pub(super) struct Walk<'w, 'g, T> {
     grid: &'w Grid<'g>,
-    division: Division,
+    division: Arc<Division>,
     model: &'w Model<T>,
     blocks: Vec<Box<dyn Block<T>>>,
     /// Index in the step and context of each slot's micro-batch.
@@ -62,11 +48,10 @@ pub(super) struct Walk<'w, 'g, T> {
     saved: HashMap<(usize, usize), Vec<Saved<T>>>,
     stats: HashMap<usize, TokenStats<T>>,
     grads: HashMap<usize, TokenGrad<T>>,
-    sums: HashMap<usize, Sum<T>>,
+    sums: Sums<'w, 'g, T>,
     /// The head's share of the tied embedding's gradient, by slot.
     tied: HashMap<usize, Vec<T>>,
-    early: HashMap<(usize, Tag), Buffer>,
-    per_round: usize,
+    mail: Mail<'g>,
 }
 
 impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
@@ -110,11 +95,11 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
                 walk.all_stats(micro)?
             }
         };
-        Ok((walk.finish()?, stats))
+        Ok((walk.sums.finish()?, stats))
     }
 
     fn new(grid: &'w Grid<'g>, trainer: &'w Trainer<T>, micro: &'w [Batch]) -> Result<Self> {
-        let division = grid.division(trainer.model.config())?;
+        let division = Arc::new(grid.division(trainer.model.config())?);
         let before: Vec<u64> =
             micro.iter().scan(0, |sum, batch| Some(std::mem::replace(sum, *sum + batch.b as u64))).collect();
         let peers = Peers { group: &*grid.tp, deadline: grid.options.deadline };
@@ -134,10 +119,9 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
             saved: HashMap::new(),
             stats: HashMap::new(),
             grads: HashMap::new(),
-            sums: HashMap::new(),
+            sums: Sums::new(grid, division.clone(), micro.len()),
             tied: HashMap::new(),
-            early: HashMap::new(),
-            per_round: division.run(micro.len()),
+            mail: Mail::new(grid.world, grid.options.deadline),
             division,
         })
     }
@@ -155,30 +139,6 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
     fn rank_of(&self, place: usize) -> usize {
         let pp = place % self.grid.mesh.pp;
         self.grid.mesh.rank(Coordinate { pp, ..self.grid.at })
-    }
-
-    fn send(&self, tag: Tag, data: Vec<T>) -> Result<()> {
-        let (to, world, deadline) = (self.rank_of(tag.1), self.grid.world, self.grid.options.deadline);
-        let name = [usize::from(tag.0), tag.1, tag.2].iter().flat_map(|x| (*x as u64).to_le_bytes()).collect();
-        world.send(Buffer::Bytes(name), to).wait(deadline)?;
-        world.send(Buffer::of(data), to).wait(deadline)
-    }
-
-    fn receive(&mut self, tag: Tag, from_place: usize) -> Result<Vec<T>> {
-        let (from, world, deadline) = (self.rank_of(from_place), self.grid.world, self.grid.options.deadline);
-        loop {
-            if let Some(data) = self.early.remove(&(from, tag)) {
-                return data.into_numbers();
-            }
-            let name = world.recv(from).wait(deadline)?.into_bytes()?;
-            let words: Vec<usize> =
-                name.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word) as usize).collect();
-            let &[kind, place, slot] = words.as_slice() else {
-                return Err(Error::Format(format!("rank {from} sent a message with a name of {} bytes", name.len())));
-            };
-            let data = world.recv(from).wait(deadline)?;
-            self.early.insert((from, (kind as u8, place, slot)), data);
-        }
     }
 
     /// The model with the weights that block `block` reads: gathered with ZeRO-3, else the one that is here.
@@ -211,7 +171,7 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
         let mut carry = match place {
             0 => Carry::Start,
             _ => {
-                let data = self.receive((FORWARD, place, step.micro), place - 1)?;
+                let data = self.mail.receive(self.rank_of(place - 1), (Kind::Stream, place, step.micro))?;
                 Carry::Hidden(self.stream(data, step.micro)?)
             }
         };
@@ -232,7 +192,10 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
                 self.stats.insert(step.micro, stats);
                 Ok(())
             }
-            carry => self.send((FORWARD, place + 1, step.micro), numbers([&carry.hidden()])?),
+            carry => {
+                let name = (Kind::Stream, place + 1, step.micro);
+                self.mail.send(self.rank_of(place + 1), name, numbers::<T>([&carry.hidden()])?)
+            }
         }
     }
 
@@ -255,7 +218,7 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
         if self.slots[step.micro].is_none() {
             for block in range.rev() {
                 self.weights(block)?;
-                self.end_of_round(block, step.micro)?;
+                self.sums.push(block, step.micro, None);
             }
             return Ok(());
         }
@@ -264,7 +227,7 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
                 self.grads.remove(&step.micro).ok_or_else(|| Error::Loss("no gradient of a micro-batch".into()))?;
             Slope::Stats(grad)
         } else {
-            let data = self.receive((BACKWARD, place, step.micro), place + 1)?;
+            let data = self.mail.receive(self.rank_of(place + 1), (Kind::Slope, place, step.micro))?;
             Slope::Hidden(self.stream(data, step.micro)?)
         };
         let mut saved = self.saved.remove(&(step.chunk, step.micro)).expect("forward comes first in any schedule");
@@ -284,7 +247,10 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
             self.add(block, step.micro, gradients)?;
         }
         match slope {
-            Slope::Hidden(slope) => self.send((BACKWARD, place - 1, step.micro), numbers([&slope])?),
+            Slope::Hidden(slope) => {
+                let name = (Kind::Slope, place - 1, step.micro);
+                self.mail.send(self.rank_of(place - 1), name, numbers::<T>([&slope])?)
+            }
             _ => Ok(()),
         }
     }
@@ -303,7 +269,7 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
     fn head_share(&mut self, slot: usize) -> Result<Vec<T>> {
         match self.tied.remove(&slot) {
             Some(share) => Ok(share),
-            None => self.receive((TIED, 0, slot), self.last_place()),
+            None => self.mail.receive(self.rank_of(self.last_place()), (Kind::Tied, 0, slot)),
         }
     }
 
@@ -312,38 +278,12 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
             let share = std::mem::take(&mut gradients.0[0]);
             match self.grid.mesh.pp {
                 1 => drop(self.tied.insert(slot, share)),
-                _ => self.send((TIED, 0, slot), share)?,
+                _ => self.mail.send(self.rank_of(0), (Kind::Tied, 0, slot), share)?,
             }
         }
         let leaf = gradients.0[self.division.own_of(block)].iter_mut().map(std::mem::take).collect();
-        self.sum(block).inner.push(leaf);
-        self.end_of_round(block, slot)
-    }
-
-    fn sum(&mut self, block: usize) -> &mut Sum<T> {
-        self.sums.entry(block).or_insert_with(|| Sum { inner: TreeSum::default(), rounds: Vec::new() })
-    }
-
-    /// With ZeRO-2 and -3: the block's gradient of a round leaves for the ranks that own its parameters.
-    fn end_of_round(&mut self, block: usize, slot: usize) -> Result<()> {
-        if self.division.zero < 2 || !(slot + 1).is_multiple_of(self.per_round) {
-            return Ok(());
-        }
-        let own = self.division.own_of(block);
-        let lens = self.lens(own.clone());
-        let inner = std::mem::take(&mut self.sum(block).inner);
-        let leaf = inner.finish().map_or_else(|| vec![T::of(-0.0); lens.iter().sum()], |leaf| leaf.concat());
-        let of =
-            |share: &Range<usize>| own.clone().zip(&lens).filter(|(at, _)| share.contains(at)).map(|(_, n)| n).sum();
-        let counts: Vec<usize> = self.division.shares(self.grid.at.pp).iter().map(of).collect();
-        let pending = self.grid.dp.reduce_scatter(Buffer::of(leaf), &counts);
-        self.sum(block).rounds.push(pending);
+        self.sums.push(block, slot, Some(leaf));
         Ok(())
-    }
-
-    /// Numbers of parameters here.
-    fn lens(&self, at: Range<usize>) -> Vec<usize> {
-        at.map(|at| self.division.dims(at, self.grid.at.tp).iter().product()).collect()
     }
 
     /// Statistics of all micro-batches, on every rank.
@@ -389,62 +329,6 @@ impl<'w, 'g, T: Scalar> Walk<'w, 'g, T> {
                 self.grads.insert(slot, grad);
             }
         }
-        Ok(())
-    }
-
-    /// The sums of all blocks here over data-parallel ranks.
-    fn finish(mut self) -> Result<Vec<Vec<T>>> {
-        let mut all = vec![Vec::new(); self.division.len()];
-        let blocks: Vec<usize> =
-            (0..self.grid.options.chunks).flat_map(|chunk| self.division.blocks(self.grid.at.pp, chunk)).collect();
-        for block in blocks {
-            let own = self.division.own_of(block);
-            let Sum { inner, rounds } =
-                self.sums.remove(&block).unwrap_or(Sum { inner: TreeSum::default(), rounds: Vec::new() });
-            if self.division.zero < 2 {
-                let nothing = || self.lens(own.clone()).into_iter().map(|n| vec![T::of(-0.0); n]).collect();
-                let sum: Vec<Vec<T>> = inner.finish().unwrap_or_else(nothing);
-                all[own].clone_from_slice(&sum);
-                continue;
-            }
-            let mut sum = TreeSum::default();
-            for round in rounds {
-                sum.push(vec![round.wait(self.grid.options.deadline)?.into_numbers::<T>()?]);
-            }
-            let mine = sum.finish().expect("at least one round").concat();
-            self.deal(&mine, own.filter(|&at| self.division.owns(self.grid.at, at)), &mut all);
-        }
-        if self.division.zero < 2 && self.grid.mesh.dp > 1 {
-            self.reduce(&mut all)?;
-        }
-        Ok(all)
-    }
-
-    /// Puts consecutive numbers into the places of parameters.
-    fn deal(&self, numbers: &[T], at: impl Iterator<Item = usize>, all: &mut [Vec<T>]) {
-        let mut start = 0;
-        for at in at {
-            let n: usize = self.division.dims(at, self.grid.at.tp).iter().product();
-            all[at] = numbers[start..start + n].to_vec();
-            start += n;
-        }
-    }
-
-    /// The sum over data-parallel ranks at the end of a step (ZeRO-0 and -1).
-    fn reduce(&self, all: &mut [Vec<T>]) -> Result<()> {
-        let (grid, data) = (self.grid, Buffer::of(all.concat()));
-        let here: Vec<usize> = (0..all.len()).filter(|&at| !all[at].is_empty()).collect();
-        if self.division.zero == 0 {
-            let sum = grid.dp.all_reduce(data).wait(grid.options.deadline)?.into_numbers::<T>()?;
-            self.deal(&sum, here.into_iter(), all);
-            return Ok(());
-        }
-        let shares = self.division.shares(grid.at.pp);
-        let count = |share: &Range<usize>| all[share.clone()].iter().map(Vec::len).sum();
-        let counts: Vec<usize> = shares.iter().map(count).collect();
-        let sum = grid.dp.reduce_scatter(data, &counts).wait(grid.options.deadline)?.into_numbers::<T>()?;
-        all.iter_mut().for_each(Vec::clear);
-        self.deal(&sum, here.into_iter().filter(|at| shares[grid.at.dp].contains(at)), all);
         Ok(())
     }
 }

@@ -61,6 +61,7 @@ pub struct Sql {
 impl Sql {
     pub(super) fn run(&self, json: bool) -> Result<()> {
         super::existing_run(&self.run)?;
+        super::tell_unfinished(&self.run)?;
         let format = match (self.format, &self.output) {
             (Some(format), _) => format,
             (None, Some(path)) => format_of(path)?,

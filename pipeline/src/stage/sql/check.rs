@@ -60,6 +60,9 @@ fn stable(plan: &LogicalPlan) -> Result<()> {
             LogicalPlan::Limit(limit) if !sorted_below(&limit.input) => {
                 found = refuse("LIMIT without ORDER BY", "say which rows you want with ORDER BY, e.g. ORDER BY id");
             }
+            LogicalPlan::TableScan(scan) if scan.table_name.schema() == Some("information_schema") => {
+                found = refuse("the engine's own catalogue, which is no input", "name the stages it reads in `inputs`");
+            }
             LogicalPlan::Distinct(Distinct::On(_)) => {
                 let hint = "group by these columns and take the others with first_value(… ORDER BY id)";
                 found = refuse("DISTINCT ON, which keeps any of the rows that tie", hint);
@@ -92,6 +95,10 @@ fn unstable(expression: &Expr) -> Option<(String, String)> {
         Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => Some((
             format!("`{}`, whose value changes from call to call", f.func.name()),
             "derive numbers from `id`, e.g. with text_hash(id)".into(),
+        )),
+        Expr::ScalarFunction(f) if f.func.name() == "version" => Some((
+            "`version`, whose value changes with the program".into(),
+            "leave it out; receipts hold versions".into(),
         )),
         Expr::AggregateFunction(f) => unstable_aggregate(f.func.name(), !f.params.order_by.is_empty()),
         Expr::WindowFunction(f) => super::ties::is_of_rows(f.fun.name(), &f.params)
