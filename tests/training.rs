@@ -186,3 +186,42 @@ fn a_folder_that_does_not_fit_is_told_what_is_wrong() {
     let said = fails(&short(""), "run", 3);
     assert!(said.contains("rows for 43 ids, its tokenizer has 400"), "{said}");
 }
+
+#[test]
+fn the_plan_shows_what_depth_comes_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = stages("depth = 3, n_ffn = 512").replace("n_layer = 2, n_embd = 32, n_head = 2, n_kv_head = 1, ", "");
+    let path = manifest(folder.path(), &text);
+    let shown = stdout(&["plan", arg(&path), "--root", arg(folder.path())]);
+    // Per layer: queries and output 192 x 192, keys and values 192 x 192 (three heads are odd), three matrices 192 x 512, two norms.
+    let parameters = 400 * 192 + 3 * (4 * 192 * 192 + 3 * 192 * 512 + 2 * 192) + 192;
+    let model = format!(
+        "base: 3 layers of width 192, 3 heads (3 of keys and values), feed-forward 512, 400 ids, {parameters} parameters"
+    );
+    assert!(shown.contains(&model), "{shown}");
+    let flops = 1024.0 * (6.0 * f64::from(parameters) + 12.0 * 3.0 * 192.0 * 64.0);
+    let run = format!("base: 4 steps, 1024 tokens, 0.0 per parameter, {flops:.2e} floating-point operations");
+    assert!(shown.contains(&run), "{shown}");
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(&["plan", arg(&path), "--root", arg(folder.path()), "--json"])).unwrap();
+    let base = json["stages"].as_array().unwrap().iter().find(|s| s["name"] == "base").unwrap();
+    assert_eq!(base["model"]["parameters"], parameters);
+}
+
+#[test]
+fn data_parallel_training_is_equal_in_every_bit_and_other_meshes_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(folder.path(), &stages("optimizer = \"muon\", dropout = 0.1, qk_norm = \"head\""));
+    let shown = stdout(&["verify-parallel", arg(&path)]);
+    assert_eq!(shown.lines().count(), 6, "{shown}");
+    // Whole: two losses, and gradients in two steps and parameters of each tensor, on each rank.
+    let tensors = 1 + 2 * 11 + 1;
+    for dp in 2..=4 {
+        let line = format!("base         dp{dp}    zero 0  {} compared, all equal", dp * (2 + 3 * tensors));
+        assert!(shown.contains(&line), "{line}: {shown}");
+        let spread = format!("base         dp{dp}    zero 1  {} compared, all equal", dp * (2 + tensors) + 2 * tensors);
+        assert!(shown.contains(&spread), "{spread}: {shown}");
+    }
+    let said = fails_with(&["verify-parallel", arg(&path), "--mesh", "dp2 tp2"], 2);
+    assert!(said.contains("other axes are not there yet"), "{said}");
+}

@@ -9,6 +9,7 @@ use crate::manifest::{Manifest, Stage};
 use crate::receipt::Receipt;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use trainer::ModelConfig;
 
 /// What a stage's output takes, and what making it takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -126,19 +127,82 @@ pub fn stage(
     estimate
 }
 
-/// Parameters of the model that a training stage trains, by the chain of models down to its pretraining.
+/// Parameters of the model that a training stage trains.
 fn parameters(stage: &Stage, manifest: &Manifest) -> Option<u64> {
+    sizes(stage, manifest).map(|sizes| sizes.n_params() as u64)
+}
+
+/// Sizes of the model that a training stage trains, by the chain of models down to its pretraining.
+pub fn sizes(stage: &Stage, manifest: &Manifest) -> Option<ModelConfig> {
     match &stage.options {
         StageOptions::Pretrain(o) => {
             let shards = manifest.stage(stage.inputs.first()?)?;
             let tokenizer = manifest.stage(shards.references.get("tokenizer")?.first()?)?;
             let StageOptions::Tokenizer(t) = &tokenizer.options else { return None };
             let vocab_size = t.superword_vocab_size.unwrap_or(t.tokenizer.vocab_size);
-            Some(o.sizes(&manifest.folder, vocab_size).ok()?.n_params() as u64)
+            o.sizes(&manifest.folder, vocab_size).ok()
         }
         StageOptions::Sft(_) | StageOptions::Preference(_) | StageOptions::Grpo(_) => {
-            parameters(manifest.stage(stage.references.get("model")?.first()?)?, manifest)
+            sizes(manifest.stage(stage.references.get("model")?.first()?)?, manifest)
         }
         _ => None,
     }
+}
+
+/// What the options of a `pretrain` stage come to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Derived {
+    /// Layers.
+    pub n_layer: usize,
+    /// Width of the hidden stream.
+    pub n_embd: usize,
+    /// Query heads.
+    pub n_head: usize,
+    /// Key and value heads.
+    pub n_kv_head: usize,
+    /// Inner width of the feed-forward.
+    pub n_ffn: usize,
+    /// Ids.
+    pub vocab_size: usize,
+    /// Weights in all, embeddings among them.
+    pub parameters: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Tokens of all steps.
+    pub tokens: u64,
+    /// Tokens per weight; some 20 are best for their cost in floating-point operations (Hoffmann et al. 2022).
+    pub tokens_per_parameter: f64,
+    /// Floating-point operations of all steps: per token 6 for each weight and 12 x layers x width of all heads x length of a row
+    /// (Chowdhery et al. 2022, appendix B).
+    pub flops: f64,
+}
+
+/// The numbers of a `pretrain` stage; None for other kinds, and where its vocabulary or its folder is not known.
+pub fn derived(stage: &Stage, manifest: &Manifest) -> Option<Derived> {
+    let StageOptions::Pretrain(options) = &stage.options else { return None };
+    let sizes = sizes(stage, manifest)?;
+    let timeline = options.timeline().ok()?;
+    let (parameters, steps) = (sizes.n_params() as u64, timeline.steps());
+    let (mut tokens, mut flops) = (0, 0.0);
+    for step in (0..steps).map(|step| timeline.at(step)) {
+        let here = (step.rows * options.sequence_len) as u64;
+        let attention = 12 * sizes.n_layer * sizes.n_head * sizes.head_dim() * step.sequence_len;
+        tokens += here;
+        flops += here as f64 * (6 * parameters + attention as u64) as f64;
+    }
+    let tokens_per_parameter = tokens as f64 / parameters.max(1) as f64;
+    let ModelConfig { n_layer, n_embd, n_head, n_kv_head, n_ffn, vocab_size, .. } = sizes;
+    Some(Derived {
+        n_layer,
+        n_embd,
+        n_head,
+        n_kv_head,
+        n_ffn,
+        vocab_size,
+        parameters,
+        steps,
+        tokens,
+        tokens_per_parameter,
+        flops,
+    })
 }

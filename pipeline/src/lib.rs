@@ -30,6 +30,7 @@ pub mod tables;
 pub mod tensorboard;
 pub mod udf;
 pub mod verdict;
+pub mod verify_parallel;
 pub mod whatif;
 
 pub use error::{Error, Result};

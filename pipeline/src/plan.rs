@@ -1,7 +1,7 @@
 //! What a run would do: for each stage cached or run, and which field made the difference.
 
 use crate::error::{Error, Result};
-use crate::estimate::{self, Estimate};
+use crate::estimate::{self, Derived, Estimate};
 use crate::manifest::{Manifest, Stage};
 use crate::receipt::Receipt;
 use crate::retain::{self, Retain};
@@ -63,6 +63,9 @@ pub struct Planned {
     pub size: Estimate,
     /// Whether its output stands without its documents, which `retain` let go.
     pub documents_dropped: bool,
+    /// What the options of a `pretrain` stage come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<Derived>,
 }
 
 /// The folder of a stage's output.
@@ -177,6 +180,7 @@ pub fn plan(manifest: &Manifest, run: &Path) -> Result<Vec<Planned>> {
             action,
             size,
             documents_dropped,
+            model: estimate::derived(stage, manifest),
         });
         if let Some(receipt) = receipt {
             receipts.insert(stage.name.clone(), receipt);

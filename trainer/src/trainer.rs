@@ -54,6 +54,13 @@ pub struct Prepared<T = f32> {
     pub tokens: usize,
 }
 
+impl Prepared {
+    /// The gradient of each parameter whose state is here, in canonical order, before clipping.
+    pub fn gradients(&self) -> &[Vec<f32>] {
+        &self.gradients
+    }
+}
+
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {

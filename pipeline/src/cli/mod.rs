@@ -25,6 +25,7 @@ mod sql;
 mod status;
 mod trace;
 mod verify;
+mod verify_parallel;
 
 use crate::error::{Error, Result};
 use clap::{Args, Parser, Subcommand};
@@ -65,6 +66,7 @@ enum Command {
     Trace(trace::Trace),
     Diff(diff::Diff),
     Verify(verify::Verify),
+    VerifyParallel(verify_parallel::VerifyParallel),
     Ablate(ablate::Ablate),
     Report(report::Report),
     Chat(chat::Chat),
@@ -195,6 +197,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Trace(c) => c.run(json),
         Command::Diff(c) => c.run(json),
         Command::Verify(c) => c.run(json),
+        Command::VerifyParallel(c) => c.run(json),
         Command::Ablate(c) => c.run(json),
         Command::Report(c) => c.run(json),
         Command::Chat(c) => c.run(json),

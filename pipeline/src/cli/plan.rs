@@ -45,6 +45,25 @@ pub fn show(place: &Place, json: bool) -> Result<()> {
             memory = memory.max(stage.size.memory_bytes);
         }
     }
+    for (name, m) in planned.iter().filter_map(|s| Some((&s.name, s.model.as_ref()?))) {
+        say!(
+            "{name}: {} layers of width {}, {} heads ({} of keys and values), feed-forward {}, {} ids, {} parameters",
+            m.n_layer,
+            m.n_embd,
+            m.n_head,
+            m.n_kv_head,
+            m.n_ffn,
+            m.vocab_size,
+            m.parameters
+        );
+        say!(
+            "{name}: {} steps, {} tokens, {:.1} per parameter, {:.2e} floating-point operations",
+            m.steps,
+            m.tokens,
+            m.tokens_per_parameter,
+            m.flops
+        );
+    }
     if planned.iter().any(|s| !s.size.known) {
         let training = if memory > 0 { format!(", {} for training", out::size(memory)) } else { String::new() };
         say!("about {} to write, {secs:.0} s{training}", out::size(bytes));

@@ -9,11 +9,13 @@ use trainer::parallel::Mesh;
 
 /// Train the model of a manifest for a few steps on one rank and on several, and compare every bit.
 #[derive(clap::Args)]
-#[command(after_help = "Loss, every gradient and every parameter must be equal, with the optimizer's state whole and spread (zero 0 and 1). The
+#[command(
+    after_help = "Loss, every gradient and every parameter must be equal, with the optimizer's state whole and spread (zero 0 and 1). The
 ranks are threads; batches are made up, so nothing has to be run before. A difference ends in exit code 1.
 
 Example:
-  gristmill verify-parallel manifests/quickstart.toml --mesh dp2 --mesh dp3")]
+  gristmill verify-parallel manifests/quickstart.toml --mesh dp2 --mesh dp3"
+)]
 pub struct VerifyParallel {
     #[command(flatten)]
     place: Place,
@@ -28,7 +30,8 @@ pub struct VerifyParallel {
 impl VerifyParallel {
     pub(super) fn run(&self, json: bool) -> Result<()> {
         let (manifest, _) = self.place.load()?;
-        let asked = if self.meshes.is_empty() { ["dp2", "dp3", "dp4"].map(String::from).to_vec() } else { self.meshes.clone() };
+        let asked =
+            if self.meshes.is_empty() { ["dp2", "dp3", "dp4"].map(String::from).to_vec() } else { self.meshes.clone() };
         let mut meshes = Vec::new();
         for text in &asked {
             let mesh: Mesh = text.parse().map_err(|e| Error::Manifest(format!("error: --mesh {text}: {e}")))?;
