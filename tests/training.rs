@@ -209,19 +209,26 @@ fn the_plan_shows_what_depth_comes_to() {
 }
 
 #[test]
-fn data_parallel_training_is_equal_in_every_bit_and_other_meshes_are_refused() {
+fn data_and_pipeline_parallel_training_is_equal_in_every_bit_and_tensor_parallel_within_its_bound() {
     let folder = tempfile::tempdir().unwrap();
     let path = manifest(folder.path(), &stages("optimizer = \"muon\", dropout = 0.1, qk_norm = \"head\""));
     let shown = stdout(&["verify-parallel", arg(&path)]);
-    assert_eq!(shown.lines().count(), 6, "{shown}");
+    assert_eq!((shown.lines().count(), shown.matches("all equal").count()), (12, 12), "{shown}");
     // Whole: two losses, and gradients in two steps and parameters of each tensor, on each rank.
     let tensors = 1 + 2 * 11 + 1;
     for dp in 2..=4 {
-        let line = format!("base         dp{dp}    zero 0  {} compared, all equal", dp * (2 + 3 * tensors));
+        let line = format!("base         dp{dp}          zero 0  f32  {} compared, all equal", dp * (2 + 3 * tensors));
         assert!(shown.contains(&line), "{line}: {shown}");
-        let spread = format!("base         dp{dp}    zero 1  {} compared, all equal", dp * (2 + tensors) + 2 * tensors);
+        let spread = format!(
+            "base         dp{dp}          zero 1  f32  {} compared, all equal",
+            dp * (2 + tensors) + 2 * tensors
+        );
         assert!(shown.contains(&spread), "{spread}: {shown}");
     }
-    let said = fails_with(&["verify-parallel", arg(&path), "--mesh", "dp2 tp2"], 2);
+    let said = fails_with(&["verify-parallel", arg(&path), "--mesh", "dp2 cp2"], 2);
     assert!(said.contains("other axes are not there yet"), "{said}");
+    let path = manifest(folder.path(), &stages("n_kv_head = 2, dropout = 0.1"));
+    let shown = stdout(&["verify-parallel", arg(&path), "--mesh", "pp2", "--mesh", "tp2", "--mesh", "dp2 tp2 pp2"]);
+    assert_eq!((shown.lines().count(), shown.matches("all equal").count()), (5, 1), "{shown}");
+    assert_eq!(shown.matches("1e-12 allowed").count(), 2, "{shown}");
 }

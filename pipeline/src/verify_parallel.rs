@@ -3,15 +3,20 @@
 //! In: the model, optimizer and seed of a `pretrain` stage, and a mesh. Out: for the loss of each step, every gradient of each step and
 //! every parameter at the end, whether all bits are equal. Batches are made of keyed numbers (packed documents, masked
 //! tokens), so nothing has to be run before. The ranks are threads of this process; what they exchange goes through the
-//! collectives that processes use. Data parallelism is compared, with the optimizer's state whole and spread.
+//! collectives that processes use. Data parallelism is what manifests train with, so its own step is compared, with the optimizer's
+//! state whole and spread; gradients and weights spread too (ZeRO-2, -3), tensor with sequence and pipeline parallelism go
+//! through the mesh of `trainer::parallel::grid`, where tensor parallelism is judged in f64 and in f32.
 
 use crate::error::{Error, Result};
 use crate::ranks::trainer_error;
 use crate::stage::pretrain::PretrainConfig;
 use serde::Serialize;
 use std::time::Duration;
+use trainer::ops::Scalar;
+use trainer::optim::OptimConfig;
 use trainer::optim::Rates;
-use trainer::parallel::{Collective, Mesh, Team, threads};
+use trainer::parallel::verify::{self, Case};
+use trainer::parallel::{Collective, GridOptions, Mesh, Team, threads};
 use trainer::rng::Key;
 use trainer::trainer::Trainer;
 use trainer::{Batch, Model, ModelConfig, TokenGrad, TokenStats};
@@ -36,15 +41,21 @@ const POSITIONS: usize = 64;
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// The numbers of a run by name, as bits: losses and gradients of each step, then the parameters.
-type Run = Vec<(String, Vec<u32>)>;
+pub type Run = Vec<(String, Vec<u32>)>;
 
 /// What a mesh did.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The mesh.
     pub mesh: String,
-    /// Whether the optimizer's state was spread over the ranks.
+    /// What was spread over data-parallel ranks: 0 nothing, 1 the optimizer's state, 2 gradients too, 3 weights too.
     pub zero: u8,
+    /// Numbers of this type.
+    pub precision: &'static str,
+    /// Largest `‖a - b‖ / ‖b‖` that is no fault; 0: all bits must be equal.
+    pub allowed: f64,
+    /// Largest that was found.
+    pub worst: f64,
     /// Losses, gradients and parameters compared, over all ranks.
     pub compared: usize,
     /// Those that differ: rank and name.
@@ -54,10 +65,9 @@ pub struct Report {
 /// Ok if the mesh is one that can be compared.
 pub fn check(mesh: &Mesh) -> Result<()> {
     mesh.check().map_err(|e| Error::Manifest(format!("error: {e}")))?;
-    let alone = Mesh { dp: mesh.dp, ..Mesh::default() };
-    if *mesh != alone || mesh.dp < 2 {
+    if mesh.size() < 2 || mesh.cp > 1 || mesh.ep > 1 {
         return Err(Error::Manifest(format!(
-            "error: --mesh {mesh}: expected data parallelism of 2 ranks or more, as in dp2; other axes are not there yet"
+            "error: --mesh {mesh}: expected 2 ranks or more along dp, tp or pp, as in dp2 or \"dp2 tp2 pp2\"; other axes are not there yet"
         )));
     }
     Ok(())
@@ -122,8 +132,54 @@ impl Setup<'_> {
         self.run(None, 0).map_err(trainer_error)
     }
 
-    /// The run on a mesh, compared with that on one rank.
-    pub fn on(&self, mesh: &Mesh, zero: u8, alone: &Run) -> Result<Report> {
+    /// The same on the mesh of all axes, in numbers of type `T`. Tensor parallelism adds in another order; a second step of f32 would
+    /// divide by gradients that are rounding alone, so it is compared over one.
+    pub fn on_grid<T: Scalar>(&self, mesh: &Mesh, zero: u8) -> Result<Report> {
+        let chunked = mesh.pp > 1 && self.sizes.n_layer.is_multiple_of(2 * mesh.pp);
+        let options = GridOptions { zero, chunks: 1 + usize::from(chunked), deadline: DEADLINE };
+        let case = Case { mesh: *mesh, options, each: mesh.pp > 1 };
+        let allowed = case.allowed::<T>();
+        let one_step = allowed > 0.0 && T::DTYPE.as_str() == "f32";
+        let optim = OptimConfig { eps: self.options.optim.eps.max(1e-3), ..self.options.optim.clone() };
+        let setup = verify::Setup {
+            optim,
+            rule: self.options.rule.clone(),
+            steps: if one_step { 1 } else { self.steps },
+            recompute: self.options.recompute,
+            ..verify::Setup::new(self.sizes.clone(), self.seed)
+        };
+        let mut reports = verify::verify::<T>(&setup, &[case]).map_err(trainer_error)?;
+        let report = reports.pop().expect("a report for the one case");
+        Ok(Report {
+            mesh: mesh.to_string(),
+            zero,
+            precision: T::DTYPE.as_str(),
+            allowed,
+            worst: report.worst(),
+            compared: report.differences.len(),
+            differ: report.faults().into_iter().map(|d| d.what.clone()).collect(),
+        })
+    }
+
+    /// Every comparison of a mesh.
+    pub fn all_on(&self, mesh: &Mesh, alone: &Run) -> Result<Vec<Report>> {
+        if mesh.tp > 1 {
+            return Ok(vec![self.on_grid::<f64>(mesh, 0)?, self.on_grid::<f32>(mesh, 0)?]);
+        }
+        if mesh.pp > 1 {
+            let zero = if mesh.dp > 1 { 3 } else { 0 };
+            return Ok(vec![self.on_grid::<f32>(mesh, zero)?]);
+        }
+        Ok(vec![
+            self.on(mesh, 0, alone)?,
+            self.on(mesh, 1, alone)?,
+            self.on_grid::<f32>(mesh, 2)?,
+            self.on_grid::<f32>(mesh, 3)?,
+        ])
+    }
+
+    /// The run on a mesh of data-parallel ranks, compared with that on one rank.
+    fn on(&self, mesh: &Mesh, zero: u8, alone: &Run) -> Result<Report> {
         check(mesh)?;
         let rank = |group: Box<dyn Collective>| self.run(Some(&Team { group: &*group, deadline: DEADLINE }), zero);
         let runs: Vec<trainer::Result<Run>> = std::thread::scope(|scope| {
@@ -139,7 +195,7 @@ impl Setup<'_> {
                 differ.extend((!same).then(|| format!("rank {rank}: {name}")));
             }
         }
-        Ok(Report { mesh: mesh.to_string(), zero, compared, differ })
+        Ok(Report { mesh: mesh.to_string(), zero, precision: "f32", allowed: 0.0, worst: 0.0, compared, differ })
     }
 }
 
