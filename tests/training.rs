@@ -227,7 +227,8 @@ fn data_and_pipeline_parallel_training_is_equal_in_every_bit_and_tensor_parallel
     }
     let said = fails_with(&["verify-parallel", arg(&path), "--mesh", "dp2 cp2"], 2);
     assert!(said.contains("other axes are not there yet"), "{said}");
-    let path = manifest(folder.path(), &stages("n_kv_head = 2, dropout = 0.1"));
+    let heads = stages("dropout = 0.1").replace("n_head = 2, n_kv_head = 1", "n_head = 4, n_kv_head = 2");
+    let path = manifest(folder.path(), &heads);
     let shown = stdout(&["verify-parallel", arg(&path), "--mesh", "pp2", "--mesh", "tp2", "--mesh", "dp2 tp2 pp2"]);
     assert_eq!((shown.lines().count(), shown.matches("all equal").count()), (5, 1), "{shown}");
     assert_eq!(shown.matches("1e-12 allowed").count(), 2, "{shown}");
