@@ -78,6 +78,17 @@ impl OptionFault {
         let key = named.unwrap_or(otherwise).to_string();
         Self { key, message, hint: None }
     }
+
+    /// Rooms check their options together and begin a message with the one at fault: `beta1` is …; then it is about that one.
+    fn at_the_option_it_begins_with(self, given: &Map<String, Value>) -> Self {
+        let begun = self.message.strip_prefix('`').and_then(|rest| rest.split_once("` "));
+        match begun {
+            Some((key, message)) if given.contains_key(key) => {
+                Self { key: key.to_owned(), message: message.to_owned(), hint: self.hint }
+            }
+            _ => self,
+        }
+    }
 }
 
 /// Options of a kind: read from the manifest, checked before any work.
@@ -236,6 +247,6 @@ fn read<O: Options>(table: &Map<String, Value>) -> (O, Vec<OptionFault>) {
     // What is said of an option that could not be read would be about its default.
     let word = |c: char| !c.is_alphanumeric() && c != '_';
     let about = |f: &OptionFault| f.message.split(word).chain([f.key.as_str()]).any(|w| unread.iter().any(|u| u == w));
-    faults.extend(options.check().into_iter().filter(|f| !about(f)));
+    faults.extend(options.check().into_iter().filter(|f| !about(f)).map(|f| f.at_the_option_it_begins_with(table)));
     (options, faults)
 }
