@@ -120,7 +120,7 @@ fn run_here(
                 run_stage(manifest, stage, &key, &path, &done, settings, progress, stop)?
             }
         };
-        durable::switch_link(&PathBuf::from(".store").join(key.fingerprint()), &run.join(&stage.name))?;
+        durable::switch_link(&link_to(&key.fingerprint()), &run.join(&stage.name))?;
         done.insert(stage.name.clone(), Dataset { name: stage.name.clone(), path, receipt });
         let_go(manifest, &done)?;
     }
@@ -130,6 +130,7 @@ fn run_here(
             let receipts = done.iter().map(|(n, d)| (n.clone(), d.receipt.clone())).collect();
             let path = plan::store_path(run, &plan::key(stage, &manifest.folder, &receipts)?.fingerprint());
             if let Some(receipt) = plan::finished(&path)? {
+                durable::switch_link(&link_to(&receipt.fingerprint), &run.join(&stage.name))?;
                 done.insert(stage.name.clone(), Dataset { name: stage.name.clone(), path, receipt });
             }
         }
@@ -331,13 +332,19 @@ pub fn last_revision(run: &Path) -> Result<Option<(Revision, u64)>> {
     Ok(Some((revision, number)))
 }
 
-/// Stages that a run has made anew since its newest revision, because it did not come to its end: nobody shows them yet.
+/// Stages of the newest revision that a run has made anew since, because it did not come to its end: nobody shows them yet. A run that
+/// ends leaves the links of all stages that it records at what it records, so another target is a later one.
 pub fn newer_than_revision(run: &Path) -> Result<Vec<String>> {
     let Some((revision, _)) = last_revision(run)? else { return Ok(Vec::new()) };
-    let same = |stage: &RevisionStage| {
-        revision.stages.iter().any(|s| (&s.name, &s.fingerprint) == (&stage.name, &stage.fingerprint))
+    let moved = |stage: &RevisionStage| {
+        std::fs::read_link(run.join(&stage.name)).is_ok_and(|target| target != link_to(&stage.fingerprint))
     };
-    Ok(linked(run)?.into_iter().filter(|(stage, _)| !same(stage)).map(|(stage, _)| stage.name).collect())
+    Ok(revision.stages.into_iter().filter(moved).map(|stage| stage.name).collect())
+}
+
+/// Where the link of a stage in its run's folder leads.
+fn link_to(fingerprint: &str) -> PathBuf {
+    PathBuf::from(".store").join(fingerprint)
 }
 
 /// The finished stages of a run, in plan order, as its newest revision names them (or its links, while there is none).

@@ -54,8 +54,8 @@ pub struct Report {
     pub precision: &'static str,
     /// Largest `‖a - b‖ / ‖b‖` that is no fault; 0: all bits must be equal.
     pub allowed: f64,
-    /// Largest that was found.
-    pub worst: f64,
+    /// Largest that was found; none where bits alone were compared.
+    pub worst: Option<f64>,
     /// Losses, gradients and parameters compared, over all ranks.
     pub compared: usize,
     /// Those that differ: rank and name.
@@ -155,7 +155,7 @@ impl Setup<'_> {
             zero,
             precision: T::DTYPE.as_str(),
             allowed,
-            worst: report.worst(),
+            worst: Some(report.worst()),
             compared: report.differences.len(),
             differ: report.faults().into_iter().map(|d| d.what.clone()).collect(),
         })
@@ -195,7 +195,7 @@ impl Setup<'_> {
                 differ.extend((!same).then(|| format!("rank {rank}: {name}")));
             }
         }
-        Ok(Report { mesh: mesh.to_string(), zero, precision: "f32", allowed: 0.0, worst: 0.0, compared, differ })
+        Ok(Report { mesh: mesh.to_string(), zero, precision: "f32", allowed: 0.0, worst: None, compared, differ })
     }
 }
 

@@ -55,7 +55,11 @@ impl VerifyParallel {
                     }
                     let verdict = match report.differ.as_slice() {
                         [] if report.allowed == 0.0 => "all equal".to_string(),
-                        [] => format!("at most {:.1e} apart, {:.0e} allowed", report.worst, report.allowed),
+                        [] => format!(
+                            "at most {:.1e} apart, {:.0e} allowed",
+                            report.worst.unwrap_or_default(),
+                            report.allowed
+                        ),
                         [first, ..] => format!("{} differ, first {first}", report.differ.len()),
                     };
                     let (mesh, zero, kind) = (&report.mesh, report.zero, report.precision);
